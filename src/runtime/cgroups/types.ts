@@ -1,0 +1,183 @@
+import type { LinuxResources } from '../model.js';
+
+/**
+ * Cgroups as the rest of the runtime sees them, the same for v1, v2 and hybrid hosts.
+ *
+ * A path is always in cgroupfs syntax and relative to the root of the hierarchy: `/kubepods/burstable/podX/c1`. One
+ * path stands for one cgroup in every hierarchy the host has. A container's life:
+ *
+ * ```ts
+ * const cgroups = openCgroups({ bpf });
+ * const { join } = await cgroups.create('/kubepods/podX/c1', { memoryLimit: 64 << 20, deviceRules });
+ * // the shim writes its child's pid to every file of join.v1Procs, or clones into join.v2Dir
+ * await cgroups.update('/kubepods/podX/c1', { memoryLimit: 128 << 20 });
+ * cgroups.stats('/kubepods/podX/c1');
+ * await cgroups.kill('/kubepods/podX/c1');     // returns when no process is left
+ * await cgroups.remove('/kubepods/podX/c1');   // children first; already gone is success
+ * ```
+ *
+ * Create, kill and remove may be repeated. Errors are RuntimeErrors whose message names the file, the value and errno.
+ */
+export interface Cgroups {
+  readonly layout: CgroupLayout;
+  /** Makes the cgroup and its parents, then applies `resources`. A cgroup it made is removed again on failure. */
+  create(path: string, resources: CgroupResources): Promise<CgroupHandle>;
+  /** How to put a process into an existing cgroup; pure computation, nothing is checked. */
+  handle(path: string): CgroupHandle;
+  /** All or nothing: values written before a failure are put back. Absent fields keep what is in force. */
+  update(path: string, resources: CgroupResources): Promise<void>;
+  /** Removes the cgroup and every cgroup below it. It must hold no process; `wrong-state` when it still does. */
+  remove(path: string): Promise<void>;
+  /** SIGKILLs every process of the cgroup and below, also ones forking meanwhile; returns when all are gone. */
+  kill(path: string): Promise<void>;
+  /** Stops all tasks; returns when the kernel reports the cgroup frozen. A freeze that fails is thawed again. */
+  freeze(path: string): Promise<void>;
+  thaw(path: string): Promise<void>;
+  /** Process ids in the cgroup and, unless told otherwise, below it. Empty when the cgroup does not exist. */
+  pids(path: string, options?: { readonly recursive?: boolean }): number[];
+  /** True when neither the cgroup nor any below holds a process, or when it does not exist. */
+  isEmpty(path: string): boolean;
+  exists(path: string): boolean;
+  /** Names of the cgroups directly below, of all hierarchies together. */
+  children(path: string): string[];
+  /** Undefined when the cgroup does not exist. */
+  stats(path: string): CgroupStats | undefined;
+  /** Processes the kernel's OOM killer took in this cgroup or below since it was made; 0 when it does not exist. */
+  oomKills(path: string): number;
+}
+
+/** Resources of one cgroup. `deviceRules` absent: devices are left as they are (v1: the parent's, v2: all). */
+export interface CgroupResources extends LinuxResources {
+  readonly deviceRules?: readonly DeviceRule[];
+}
+
+/**
+ * One line of the OCI device list (runtime-spec, "Allowed Device list"). Rules apply in order, the last that matches
+ * decides; what no rule matches is denied. Absent `major` or `minor` matches every number.
+ */
+export interface DeviceRule {
+  readonly allow: boolean;
+  /** `a` is every device: its numbers and access are ignored, as the kernel's v1 controller does. */
+  readonly type: 'a' | 'b' | 'c';
+  readonly major?: number;
+  readonly minor?: number;
+  /** Letters of `rwm`, at least one. */
+  readonly access: string;
+}
+
+export interface CgroupHandle {
+  readonly path: string;
+  readonly join: {
+    /** Directory for CLONE_INTO_CGROUP or its cgroup.procs; present on v2 and hybrid hosts. */
+    readonly v2Dir?: string;
+    /** cgroup.procs files of the v1 hierarchies; a process is in the cgroup when its pid went to all of them. */
+    readonly v1Procs: readonly string[];
+  };
+}
+
+export type CgroupVersion = 'v1' | 'v2' | 'hybrid';
+
+/** Where each controller lives. On hybrid hosts the v2 hierarchy tracks, kills and freezes; v1 limits. */
+export interface CgroupLayout {
+  readonly version: CgroupVersion;
+  /** Mount point of the v2 hierarchy; absent on v1. */
+  readonly v2Root?: string;
+  /** v1 controller (`memory`, `cpu`, `name=systemd`) to mount point. */
+  readonly v1Roots: ReadonlyMap<string, string>;
+}
+
+export interface CgroupStats {
+  /** Nanoseconds since the epoch, taken before the first file is read. */
+  readonly timestamp: bigint;
+  readonly cpu: CpuStats;
+  readonly memory: MemoryStats;
+  readonly pids: PidsStats;
+  readonly io: readonly IoStats[];
+  readonly hugetlb: readonly HugetlbStats[];
+}
+
+/** Time in nanoseconds, cumulative. */
+export interface CpuStats {
+  readonly usage: bigint;
+  readonly user: bigint;
+  readonly system: bigint;
+  readonly periods: number;
+  readonly throttledPeriods: number;
+  readonly throttledTime: bigint;
+  readonly psi?: PsiStats;
+}
+
+/** Bytes, except the page fault counts. A limit of undefined means none. */
+export interface MemoryStats {
+  readonly usage: number;
+  /** Usage less inactive page cache, never below 0: what the kubelet evicts by. */
+  readonly workingSet: number;
+  readonly rss: number;
+  readonly cache: number;
+  readonly mappedFile: number;
+  readonly activeFile: number;
+  readonly inactiveFile: number;
+  readonly kernel: number;
+  readonly maxUsage: number;
+  /** Times an allocation hit the limit. */
+  readonly failures: number;
+  readonly limit: number | undefined;
+  /** Limit less working set, never below 0; undefined without a limit. */
+  readonly available: number | undefined;
+  readonly pageFaults: number;
+  readonly majorPageFaults: number;
+  /** Swap alone, on v1 too. Undefined when the kernel does not account swap. */
+  readonly swap: { readonly usage: number; readonly limit: number | undefined } | undefined;
+  readonly psi?: PsiStats;
+}
+
+export interface PidsStats {
+  readonly current: number;
+  readonly limit: number | undefined;
+}
+
+/** One block device. Cumulative. */
+export interface IoStats {
+  readonly device: string;
+  readonly readBytes: number;
+  readonly writeBytes: number;
+  readonly reads: number;
+  readonly writes: number;
+}
+
+export interface HugetlbStats {
+  readonly pageSize: string;
+  readonly usage: number;
+  readonly limit: number | undefined;
+}
+
+/** Pressure stall information (kernel Documentation/accounting/psi.rst). Averages are percentages, total is µs. */
+export interface PsiLine {
+  readonly avg10: number;
+  readonly avg60: number;
+  readonly avg300: number;
+  readonly total: bigint;
+}
+
+export interface PsiStats {
+  readonly some: PsiLine;
+  readonly full: PsiLine;
+}
+
+/** The kernel calls of the v2 device policy; `src/native/bpf.ts` implements them. */
+export interface DeviceBpf {
+  /** Loads a BPF_PROG_TYPE_CGROUP_DEVICE program and makes it the only one attached to the cgroup, atomically. */
+  attach(cgroupDir: string, program: Uint8Array): void;
+}
+
+export interface CgroupsOptions {
+  /** Directory the hierarchies are mounted at or below. Default /sys/fs/cgroup. */
+  readonly root?: string;
+  /** Default /proc. */
+  readonly procRoot?: string;
+  readonly driver?: 'cgroupfs';
+  /** Needed for device rules on v2. */
+  readonly bpf?: DeviceBpf;
+  /** Ignore hugepage limits when the host has no hugetlb controller. Default true. */
+  readonly tolerateMissingHugetlb?: boolean;
+}
