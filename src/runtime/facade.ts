@@ -1,0 +1,177 @@
+import type { Call } from '../kit/call.js';
+import type {
+  ContainerConfig,
+  ContainerState,
+  ExitRecord,
+  Image,
+  ImageSpec,
+  LinuxResources,
+  PodSandboxConfig,
+  RegistryAuth,
+  ReportedMount,
+  SandboxState,
+  StringMap,
+} from './model.js';
+
+/**
+ * Everything that `cri`, `cli` and `kube` may ask of the runtime. Requests that change something take a `Call` and
+ * return promises; reads answer at once from memory. A missing object is success for stop and remove, `not-found`
+ * for everything else.
+ */
+export interface Runtime {
+  readonly sandboxes: SandboxRequests;
+  readonly containers: ContainerRequests;
+  readonly images: ImageRequests;
+
+  status(): RuntimeStatus;
+  /** What the node says of itself, for verbose status: configuration, kernel facts, network, residue. */
+  info(): Readonly<Record<string, unknown>>;
+  runtimeConfig(): { readonly cgroupDriver: 'cgroupfs' | 'systemd' };
+  updateRuntimeConfig(podCidr: string): Promise<void>;
+  /** Leaves pods running, closes stores and connections. */
+  close(): Promise<void>;
+}
+
+export interface SandboxRequests {
+  /** A retry with the same name, uid, namespace and attempt joins the first attempt or returns its result. */
+  run(input: { readonly config: PodSandboxConfig; readonly runtimeHandler: string }, call: Call): Promise<string>;
+  stop(idOrPrefix: string, call: Call): Promise<void>;
+  remove(idOrPrefix: string, call: Call): Promise<void>;
+  status(idOrPrefix: string): SandboxView;
+  list(filter: SandboxFilter): readonly SandboxView[];
+  /** Facts for verbose status: pid, namespaces, network result, spec, waterfall of the start. */
+  inspect(idOrPrefix: string): Readonly<Record<string, unknown>>;
+}
+
+export interface ContainerRequests {
+  create(
+    input: { readonly sandboxId: string; readonly config: ContainerConfig; readonly sandboxConfig?: PodSandboxConfig },
+    call: Call,
+  ): Promise<string>;
+  start(idOrPrefix: string, call: Call): Promise<void>;
+  /** `timeoutSeconds` 0 or less kills at once. */
+  stop(idOrPrefix: string, timeoutSeconds: number, call: Call): Promise<void>;
+  remove(idOrPrefix: string, call: Call): Promise<void>;
+  status(idOrPrefix: string): ContainerView;
+  list(filter: ContainerFilter): readonly ContainerView[];
+  inspect(idOrPrefix: string): Readonly<Record<string, unknown>>;
+  updateResources(idOrPrefix: string, resources: LinuxResources, annotations: StringMap, call: Call): Promise<void>;
+  reopenLog(idOrPrefix: string, call: Call): Promise<void>;
+  execSync(idOrPrefix: string, command: readonly string[], timeoutSeconds: number, call: Call): Promise<ExecOutcome>;
+  stats(idOrPrefix: string): Promise<ContainerStatsView>;
+  listStats(filter: ContainerFilter): Promise<readonly ContainerStatsView[]>;
+}
+
+export interface ImageRequests {
+  pull(image: ImageSpec, auth: RegistryAuth | undefined, call: Call, onProgress?: OnPullProgress): Promise<Image>;
+  import(path: string, name: string | undefined, call: Call, onProgress?: OnPullProgress): Promise<readonly Image[]>;
+  /** Removes every name of the image. A missing image is success. */
+  remove(reference: string, call: Call): Promise<void>;
+  get(reference: string): Image | undefined;
+  list(filter?: { readonly image: string }): readonly Image[];
+  fsInfo(): Promise<readonly FilesystemUsage[]>;
+  inspect(reference: string): Readonly<Record<string, unknown>>;
+}
+
+/** Progress of one layer, for progress bars and traces. Bytes are of the compressed layer. */
+export interface PullProgress {
+  readonly digest: string;
+  readonly phase: 'waiting' | 'downloading' | 'unpacking' | 'done' | 'exists';
+  readonly bytes: number;
+  readonly total: number;
+}
+export type OnPullProgress = (progress: PullProgress) => void;
+
+export interface FilesystemUsage {
+  readonly timestamp: bigint;
+  readonly mountpoint: string;
+  readonly usedBytes: number;
+  readonly inodesUsed: number;
+}
+
+/** Filters are ANDed; an id matches by prefix, labels match exactly. */
+export interface SandboxFilter {
+  readonly id?: string;
+  readonly state?: SandboxState;
+  readonly labels?: StringMap;
+}
+
+export interface ContainerFilter {
+  readonly id?: string;
+  readonly state?: ContainerState;
+  readonly sandboxId?: string;
+  readonly labels?: StringMap;
+}
+
+/** Immutable: a change makes a new view, so that encoded answers can be cached per view. */
+export interface SandboxView {
+  readonly id: string;
+  readonly config: PodSandboxConfig;
+  readonly runtimeHandler: string;
+  readonly state: SandboxState;
+  readonly createdAt: bigint;
+  /** Primary first; empty for host network. */
+  readonly ips: readonly string[];
+}
+
+export interface ContainerView {
+  readonly id: string;
+  readonly sandboxId: string;
+  readonly config: ContainerConfig;
+  readonly imageId: string;
+  /** Reference under which the image is known: a repo digest, else the id. Shown to people, not the CRI image_ref. */
+  readonly imageName: string;
+  readonly state: ContainerState;
+  readonly createdAt: bigint;
+  /** 0n before the start. */
+  readonly startedAt: bigint;
+  readonly exit?: ExitRecord;
+  /** Absolute, '' without a log. */
+  readonly logPath: string;
+  readonly mounts: readonly ReportedMount[];
+  /** What is in force, for in-place resize. */
+  readonly resources: LinuxResources;
+  readonly user: { readonly uid: number; readonly gid: number; readonly groups: readonly number[] };
+  readonly stopSignal: string;
+}
+
+export interface ExecOutcome {
+  readonly stdout: Uint8Array;
+  readonly stderr: Uint8Array;
+  readonly exitCode: number;
+}
+
+export interface ContainerStatsView {
+  readonly container: ContainerView;
+  readonly timestamp: bigint;
+  readonly cpu?: { readonly usageCoreNanoSeconds: bigint; readonly usageNanoCores?: bigint };
+  readonly memory?: {
+    readonly workingSetBytes: number;
+    readonly availableBytes?: number;
+    readonly usageBytes: number;
+    readonly rssBytes: number;
+    readonly pageFaults: number;
+    readonly majorPageFaults: number;
+  };
+  readonly swap?: { readonly availableBytes: number; readonly usageBytes: number };
+  readonly writableLayer?: FilesystemUsage;
+}
+
+export interface RuntimeStatus {
+  readonly conditions: readonly {
+    readonly type: 'RuntimeReady' | 'NetworkReady';
+    readonly status: boolean;
+    readonly reason: string;
+    readonly message: string;
+  }[];
+  readonly handlers: readonly {
+    readonly name: string;
+    readonly recursiveReadOnlyMounts: boolean;
+    readonly userNamespaces: boolean;
+  }[];
+  readonly features: {
+    readonly supplementalGroupsPolicy: boolean;
+    readonly userNamespacesHostNetwork: boolean;
+    readonly mountOptions: boolean;
+  };
+}
