@@ -15,6 +15,13 @@ export interface Shim {
   execSync(request: ExecSyncRequest, call: Call): Promise<ExecSyncResult>;
   /** Sends a signal to a container's first process, or with `all` to every process of its cgroup. Gone is fine. */
   signal(containerId: string, signal: number, all: boolean): Promise<void>;
+  /**
+   * Joins the streams of a running container: output from now on (the log goes on), input when it was started with
+   * stdin. One connection of its own; a slow reader loses output after a bound instead of blocking the container.
+   */
+  attach(containerId: string): Promise<AttachedStreams>;
+  /** Sets the size of a container's terminal. */
+  resize(containerId: string, rows: number, columns: number): Promise<void>;
   reopenLog(containerId: string): Promise<void>;
   /** Raw netlink messages, sent in the pod's network namespace; the raw answers. */
   netlink(messages: readonly Uint8Array[]): Promise<readonly Uint8Array[]>;
@@ -43,6 +50,16 @@ export interface StartRequest {
   readonly terminal: boolean;
   /** Where OOM kills of this container are counted: memory.events (v2) or memory.oom_control (v1); '' for nowhere. */
   readonly oomFile: string;
+}
+
+export interface AttachedStreams {
+  onOutput(listener: (stream: 'stdout' | 'stderr', data: Uint8Array) => void): void;
+  /** Resolves when the bytes were handed over; `end` closes the container's stdin when it was started stdinOnce. */
+  write(data: Uint8Array): Promise<void>;
+  end(): void;
+  /** Resolves when the container has closed its output or the connection ended. */
+  readonly ended: Promise<void>;
+  close(): void;
 }
 
 export interface StartedProcess {

@@ -81,6 +81,16 @@ export type OuterStep =
       readonly options: readonly FsOption[];
       readonly attributes: number;
     }
+  /**
+   * Sandbox plans only: the slot's detached mount is kept by the shim for the pod's life under `name` (the pod's
+   * /dev/shm), without growing the host's mount table.
+   */
+  | { readonly op: 'hold-mount'; readonly slot: Slot; readonly name: string }
+  /**
+   * A clone of a mount the shim holds. Cloned from the descriptor where the kernel allows it (6.15), before that by way
+   * of a mount namespace of the pod's in which the mount is attached.
+   */
+  | { readonly op: 'held-source'; readonly slot: Slot; readonly name: string; readonly attributes: MountAttributes }
   /** Opens a host file or directory (O_PATH or with `flags`) into a slot. */
   | { readonly op: 'open'; readonly slot: Slot; readonly path: string; readonly flags: number }
   /** Which existing namespaces the child joins. PID is entered before the clone; user is joined last. */
