@@ -37,7 +37,7 @@ interface Versioned {
 }
 
 export function openStore(options: StoreOptions): Store {
-  const root = open({ path: options.path, maxDbs: 16, encoding: 'binary', noSubdir: false });
+  const root: RootDatabase<Buffer, string> = open({ path: options.path, maxDbs: 16, encoding: 'binary', noSubdir: false });
   const quarantine = root.openDB<Buffer, string>({ name: 'quarantine', encoding: 'binary' });
   return {
     table: (name, version) => openTable(root, quarantine, name, version, options.onQuarantine),
@@ -50,7 +50,7 @@ export function openStore(options: StoreOptions): Store {
 }
 
 function openTable<T>(
-  root: RootDatabase<unknown, string>,
+  root: RootDatabase<Buffer, string>,
   quarantine: Database<Buffer, string>,
   name: string,
   version: number,

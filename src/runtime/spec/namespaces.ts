@@ -1,0 +1,119 @@
+import { invalid } from '../../kit/errors.js';
+import type { NamespaceOptions, StringMap } from '../model.js';
+
+/**
+ * Which namespaces a pod and its containers have. One rule per kind; everything that depends on a namespace (sysctls,
+ * hostname, /sys, /dev/shm, network) asks here and nowhere else.
+ */
+export interface SandboxNamespaces {
+  /** Made for the pod and held by its shim. */
+  readonly own: readonly ('net' | 'ipc' | 'uts' | 'pid')[];
+}
+
+export function sandboxNamespaces(options: NamespaceOptions): SandboxNamespaces {
+  const own: ('net' | 'ipc' | 'uts' | 'pid')[] = [];
+  // The UTS namespace follows the network: a pod in the host's network also has the host's name.
+  if (options.network === 'pod') own.push('net', 'uts');
+  if (options.ipc === 'pod') own.push('ipc');
+  if (options.pid === 'pod') own.push('pid');
+  return { own };
+}
+
+/** Where each namespace of a container comes from. */
+export type ContainerNamespace =
+  | { readonly from: 'new' }
+  | { readonly from: 'host' }
+  | { readonly from: 'pod' }
+  | { readonly from: 'container'; readonly id: string };
+
+export interface ContainerNamespaces {
+  readonly net: ContainerNamespace;
+  readonly uts: ContainerNamespace;
+  readonly ipc: ContainerNamespace;
+  readonly pid: ContainerNamespace;
+  readonly mnt: ContainerNamespace;
+  readonly cgroup: ContainerNamespace;
+}
+
+/**
+ * @param sandbox the options the pod was made with; net and ipc of a container must agree with them
+ * @param options the options of the container
+ * @param facts whether the container sees a cgroup namespace of its own: on cgroup v2, unless privileged
+ */
+export function containerNamespaces(
+  sandbox: NamespaceOptions,
+  options: NamespaceOptions,
+  facts: { readonly cgroupNamespace: boolean },
+): ContainerNamespaces {
+  const field = 'config.linux.security_context.namespace_options';
+  if (options.network !== sandbox.network) {
+    throw invalid(`${field}.network`, `is ${options.network}, but the pod's is ${sandbox.network}`);
+  }
+  if (options.ipc !== sandbox.ipc) throw invalid(`${field}.ipc`, `is ${options.ipc}, but the pod's is ${sandbox.ipc}`);
+  const net = fromPodOrHost(sandbox.network);
+  return {
+    net,
+    uts: net,
+    ipc: fromPodOrHost(sandbox.ipc),
+    pid: pidNamespace(sandbox, options, `${field}.pid`),
+    mnt: { from: 'new' },
+    cgroup: { from: facts.cgroupNamespace ? 'new' : 'host' },
+  };
+}
+
+const fromPodOrHost = (mode: 'pod' | 'node'): ContainerNamespace => ({ from: mode === 'pod' ? 'pod' : 'host' });
+
+function pidNamespace(sandbox: NamespaceOptions, options: NamespaceOptions, field: string): ContainerNamespace {
+  switch (options.pid) {
+    case 'node':
+      return { from: 'host' };
+    case 'container':
+      return { from: 'new' };
+    case 'pod':
+      if (sandbox.pid !== 'pod') throw invalid(field, `is pod, but the pod was made with ${sandbox.pid}`);
+      return { from: 'pod' };
+    case 'target':
+      if (options.targetId === undefined) throw invalid(`${field}.target_id`, 'is needed with mode target');
+      return { from: 'container', id: options.targetId };
+  }
+}
+
+/** Sysctls that belong to a namespace, with the kind they need (kernel Documentation/admin-guide/sysctl). */
+const namespacedSysctls: readonly { readonly pattern: RegExp; readonly needs: 'ipc' | 'net' | 'uts' }[] = [
+  { pattern: /^kernel\.(sem|msgmax|msgmnb|msgmni|shmall|shmmax|shmmni|shm_rmid_forced)$/, needs: 'ipc' },
+  { pattern: /^fs\.mqueue\./, needs: 'ipc' },
+  { pattern: /^net\./, needs: 'net' },
+  { pattern: /^kernel\.domainname$/, needs: 'uts' },
+];
+
+/**
+ * Admits the sysctls of a pod: only ones that live in a namespace which the pod owns, named with dots or slashes, with
+ * no way out of /proc/sys in the name. Values are written as they are, alone (CVE-2022-0811).
+ *
+ * @returns names with dots, in the order given
+ */
+export function admitSysctls(sysctls: StringMap, options: NamespaceOptions): [string, string][] {
+  const own = sandboxNamespaces(options).own;
+  return Object.entries(sysctls).map(([name, value]) => {
+    const field = `config.linux.sysctls["${name}"]`;
+    const dotted = normalizeSysctl(name);
+    if (!/^[a-z0-9_]+(\.[A-Za-z0-9_/@-]+)+$/.test(dotted) || dotted.includes('..')) throw invalid(field, 'is no sysctl name');
+    if (/[\n\0]/.test(value)) throw invalid(field, 'the value holds a line break or a zero byte');
+    const rule = namespacedSysctls.find(({ pattern }) => pattern.test(dotted));
+    if (rule === undefined) throw invalid(field, 'is not a sysctl of any namespace');
+    if (!own.includes(rule.needs)) throw invalid(field, `needs a ${rule.needs} namespace of the pod's own`);
+    return [dotted, value];
+  });
+}
+
+/** As sysctl(8): with a slash before the first dot, slashes separate; a dot is then part of a name. */
+function normalizeSysctl(name: string): string {
+  const slash = name.indexOf('/');
+  const dot = name.indexOf('.');
+  if (slash < 0 || (dot >= 0 && dot < slash)) return name;
+  return name.replace(/[./]/g, (separator) => (separator === '/' ? '.' : '/'));
+}
+
+/** Path below /proc/sys of a dotted sysctl name; a slash inside a name stands for a dot (`net.ipv4.conf.eth0/1.x`). */
+export const sysctlPath = (dotted: string): string =>
+  dotted.replace(/[./]/g, (separator) => (separator === '.' ? '/' : '.'));
