@@ -1,0 +1,150 @@
+import { boolean, bytes, choice, duration, integer, list, map, number, path, string } from './key.js';
+
+/**
+ * Every setting there is. A property `cniConfDir` of section `network` is `network.cni_conf_dir` in the file,
+ * `BERTH_NETWORK_CNI_CONF_DIR` in the environment and `--network-cni-conf-dir` as a flag; an ending `Ms` is left out
+ * of these names, since durations are written with their unit.
+ */
+export const table = {
+  root: path('/var/lib/berth', 'Images, snapshots and records. Survives a reboot; mode 0700.', { check: notEmpty }),
+  state: path('/run/berth', 'Sockets, bundles and exit records. Must not survive a reboot; mode 0700.', {
+    check: notEmpty,
+  }),
+  socket: path('', 'The CRI socket. Empty: berth.sock in the state directory.', { check: socketLength }),
+
+  admin: {
+    socket: path('', 'The socket that the berth command talks to. Empty: admin.sock in the state directory.', {
+      check: socketLength,
+    }),
+    address: string(
+      '',
+      'host:port that serves /metrics and /healthz over TCP, without any authentication. Empty: none.',
+      {
+        check: hostPort,
+      },
+    ),
+  },
+
+  server: {
+    maxMessageBytes: bytes(80 * 2 ** 20, 'Largest CRI message accepted or sent.', { min: 4 * 2 ** 20 }),
+  },
+
+  cgroup: {
+    driver: choice(['cgroupfs', 'systemd'], 'cgroupfs', 'Who makes cgroups. Must be what the kubelet uses.'),
+    parent: string('/berth', 'Where pods go that name no cgroup parent, and the shims themselves.', {
+      check: absolute,
+    }),
+    tolerateMissingHugetlb: boolean(true, 'Run containers with huge page limits where the controller is missing.'),
+  },
+
+  network: {
+    mode: choice(
+      ['auto', 'cni', 'builtin'],
+      'auto',
+      'How pods get a network: CNI plugins, the built-in bridge, or the built-in one until a CNI configuration appears.',
+    ),
+    cniConfDir: path('/etc/cni/net.d', 'Where CNI configurations are; the first by name is used.', { check: notEmpty }),
+    cniBinDirs: list(['/opt/cni/bin', '/usr/lib/cni'], 'Where CNI plugins are looked for, in this order.'),
+    netnsDir: path('/run/netns', 'Where network namespaces are pinned, for plugins and people.', { check: notEmpty }),
+    bridge: string('berth0', 'Name of the built-in network’s bridge.', { check: linkName }),
+    subnets: list(['10.199.0.0/16'], 'Subnets of the built-in network, one per address family, in CIDR form.'),
+    mtu: integer(0, 'MTU of the built-in network’s links. 0: that of the default route, else 1500.', { max: 65_535 }),
+    masquerade: boolean(true, 'Hide the built-in network’s addresses behind the node’s when leaving the node.'),
+  },
+
+  images: {
+    certsDir: path('/etc/berth/certs.d', 'Registry hosts: HOST/hosts.toml, with mirrors and certificates.'),
+    maxConcurrentDownloads: integer(6, 'Layers downloaded at once, over all pulls.', { min: 1, max: 64 }),
+    maxConcurrentUnpacks: integer(2, 'Layers unpacked at once, over all pulls.', { min: 1, max: 64 }),
+    connectTimeoutMs: duration(30_000, 'How long a registry may take to accept a connection.', { min: 1 }),
+    stallTimeoutMs: duration(60_000, 'A download without a byte for this long is tried again.', { min: 1000 }),
+    pinned: list([], 'Images never to be removed by the kubelet’s garbage collection; a final * matches any ending.'),
+    platform: string('', 'Platform chosen from an image index, like linux/arm64. Empty: this machine’s.'),
+  },
+
+  runtime: {
+    defaultHandler: string('berth', 'Runtime handler of pods that name none.', { check: notEmpty }),
+    pidsLimit: integer(0, 'Most processes in a container. 0: no limit of ours.'),
+    restrictOomScoreAdj: boolean(false, 'Raise a too low oom_score_adj to the agent’s own instead of failing.'),
+    rlimits: map({}, 'Resource limits of containers by name, like { nofile = "1024:524288" }. Others are inherited.'),
+    capabilities: list(
+      [
+        'CHOWN',
+        'DAC_OVERRIDE',
+        'FSETID',
+        'FOWNER',
+        'MKNOD',
+        'NET_RAW',
+        'SETGID',
+        'SETUID',
+        'SETFCAP',
+        'SETPCAP',
+        'NET_BIND_SERVICE',
+        'SYS_CHROOT',
+        'KILL',
+        'AUDIT_WRITE',
+      ],
+      'Capabilities of containers that ask for no change.',
+      { check: capabilityNames },
+    ),
+    defaultSysctls: map({}, 'Sysctls set in every pod with namespaces of its own; a pod’s own settings win.'),
+    unprivilegedPorts: boolean(true, 'Let any user of a pod with its own network bind ports below 1024.'),
+    unprivilegedPing: boolean(true, 'Let any user of a pod with its own network send ICMP echo requests.'),
+    seccompProfile: path('', 'The profile that RuntimeDefault stands for. Empty: the built-in one.'),
+    drainMs: duration(2000, 'How long output may still arrive after a container or exec has ended.'),
+    logLineBytes: bytes(16 * 2 ** 10, 'Longest log line; longer ones are split and tagged P.', { min: 256 }),
+    execOutputBytes: bytes(16 * 2 ** 20, 'Output kept of one ExecSync, per stream; the rest is dropped.', {
+      min: 1024,
+    }),
+  },
+
+  log: {
+    level: choice(['debug', 'info', 'warn', 'error'], 'info', 'Least severe messages written.', { reloadable: true }),
+    format: choice(['json', 'text'], 'json', 'One JSON object a line, or lines for people.'),
+  },
+
+  metrics: {
+    enabled: boolean(true, 'Count and time requests; served at /metrics.'),
+  },
+
+  tracing: {
+    endpoint: string('', 'OTLP endpoint for traces, like http://127.0.0.1:4317. Empty: no tracing.', { check: url }),
+    protocol: choice(['grpc', 'http'], 'grpc', 'OTLP over gRPC, or over HTTP with protobuf.'),
+    sampling: number(1, 'Share of requests traced when the caller did not decide, 0 to 1.', { min: 0, max: 1 }),
+  },
+
+  shutdown: {
+    timeoutMs: duration(10_000, 'How long running requests get to finish when the agent is told to stop.'),
+  },
+} as const;
+
+function notEmpty(value: string): string | undefined {
+  return value === '' ? 'must not be empty' : undefined;
+}
+
+/** sockaddr_un holds 108 bytes with the final NUL (unix(7)). */
+function socketLength(value: string): string | undefined {
+  return Buffer.byteLength(value) > 107 ? 'is longer than a socket path may be (107 bytes)' : undefined;
+}
+
+function hostPort(value: string): string | undefined {
+  return value === '' || /^(\[[0-9a-f:]+\]|[^:]*):\d{1,5}$/i.test(value) ? undefined : 'must be host:port';
+}
+
+function absolute(value: string): string | undefined {
+  return value.startsWith('/') ? undefined : 'must start with /';
+}
+
+/** IFNAMSIZ is 16 with the final NUL. */
+function linkName(value: string): string | undefined {
+  return /^[^\s/]{1,15}$/.test(value) ? undefined : 'must be 1 to 15 characters without space or slash';
+}
+
+function capabilityNames(value: readonly string[]): string | undefined {
+  const wrong = value.find((name) => !/^(CAP_)?[A-Z_]+$/.test(name));
+  return wrong === undefined ? undefined : `"${wrong}" is no capability name`;
+}
+
+function url(value: string): string | undefined {
+  return value === '' || URL.canParse(value) ? undefined : 'must be a URL';
+}
