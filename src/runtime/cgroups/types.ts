@@ -92,7 +92,7 @@ export interface CgroupStats {
   readonly cpu: CpuStats;
   readonly memory: MemoryStats;
   readonly pids: PidsStats;
-  readonly io: readonly IoStats[];
+  readonly io: IoStats;
   readonly hugetlb: readonly HugetlbStats[];
 }
 
@@ -136,8 +136,13 @@ export interface PidsStats {
   readonly limit: number | undefined;
 }
 
-/** One block device. Cumulative. */
 export interface IoStats {
+  readonly devices: readonly IoDeviceStats[];
+  readonly psi?: PsiStats;
+}
+
+/** One block device, named `major:minor`. Cumulative. */
+export interface IoDeviceStats {
   readonly device: string;
   readonly readBytes: number;
   readonly writeBytes: number;
