@@ -1,0 +1,105 @@
+import type { IdMapping } from '../model.js';
+
+/**
+ * A snapshotter keeps unpacked image layers, and a writable directory for each container on top of them.
+ *
+ * **Layers.** A layer is known by its chain id (OCI image-spec, "Layer ChainID"): it stands for the whole stack below
+ * it. It is made in a stage, a private directory that nobody else sees, and becomes a layer by one rename:
+ *
+ * ```ts
+ * const stage = await snapshotter.stage();
+ * try {
+ *   const { bytes, inodes } = await unpack(blob, stage.dir);
+ *   await stage.commit({ chainId, parent, diffId, bytes, inodes });
+ * } catch (error) {
+ *   await stage.discard();
+ *   throw error;
+ * }
+ * ```
+ *
+ * Stages may be filled at the same time and in any order; commits happen base first, since a layer's parent must be
+ * there. A committed layer is never changed, and many stacks share it. `releaseLayers` takes away those that neither
+ * the caller nor a snapshot needs.
+ *
+ * **Snapshots.** `prepare` gives a container its own upper directory on a stack. Nothing is mounted: the answer names
+ * directories, and the launch plan makes the overlay of them inside the container's own mount namespace.
+ *
+ * ```ts
+ * const snapshot = await snapshotter.prepare(containerId, { chainId: image.chainId });
+ * overlay(snapshot.lowerDirs, snapshot.upperDir, snapshot.workDir);
+ * await snapshotter.remove(containerId);
+ * ```
+ *
+ * **Crashes.** Whatever instant the process dies at, the next start finds whole layers and whole snapshots, and purges
+ * the rest. **Ids.** With mappings the upper directory belongs to the mapped root, and it is the plan's work to idmap
+ * the lower directories (`Snapshot.idmapLower`); a snapshotter that keeps remapped copies answers false there.
+ */
+export interface Snapshotter {
+  /** A private empty directory in which a layer comes to be. */
+  stage(): Promise<LayerStage>;
+  layer(chainId: string): Layer | undefined;
+  layers(): readonly Layer[];
+  /** Directories of a stack, topmost first; never empty. Errors: not-found when a layer of it is missing. */
+  lowerDirs(chainId: string): readonly string[];
+  /**
+   * Takes away layers that are neither in `keep`, nor below one of them, nor under a snapshot. They are gone from every
+   * answer when this returns; the disk is freed a little later.
+   */
+  releaseLayers(keep: Iterable<string>): readonly Layer[];
+
+  /** Errors: already-exists when `key` is taken, not-found when the stack is not there. */
+  prepare(key: string, options: PrepareOptions): Promise<Snapshot>;
+  snapshot(key: string): Snapshot | undefined;
+  list(): readonly Snapshot[];
+  /** A missing snapshot is no error. Errors: wrong-state when something is mounted inside. */
+  remove(key: string): Promise<void>;
+  /** What a container has written; at most some seconds old. Errors: not-found. */
+  usage(key: string): Promise<DiskUsage>;
+  /** Waits for deletions under way. */
+  close(): Promise<void>;
+}
+
+export interface DiskUsage {
+  readonly bytes: number;
+  readonly inodes: number;
+}
+
+export interface Layer extends DiskUsage {
+  readonly chainId: string;
+  /** Chain id of the layer below; absent for a base layer. */
+  readonly parent?: string;
+  readonly diffId: string;
+  /** Host path of the layer's content. */
+  readonly dir: string;
+}
+
+export interface LayerStage {
+  /** Host path; exists, is empty and root's. */
+  readonly dir: string;
+  /** Makes the content a layer. A layer of that chain id that is there already wins, and the stage is discarded. */
+  commit(layer: Omit<Layer, 'dir'>): Promise<Layer>;
+  /** Never throws; safe after `commit`. */
+  discard(): Promise<void>;
+}
+
+export interface PrepareOptions {
+  /** '' prepares a snapshot of nothing. */
+  readonly chainId: string;
+  readonly mappings?: IdMappings;
+}
+
+export interface IdMappings {
+  readonly uids: readonly IdMapping[];
+  readonly gids: readonly IdMapping[];
+}
+
+export interface Snapshot {
+  readonly key: string;
+  readonly chainId: string;
+  /** Topmost first. */
+  readonly lowerDirs: readonly string[];
+  readonly upperDir: string;
+  readonly workDir: string;
+  /** The lower directories hold container ids: mount them idmapped with the mappings `prepare` was given. */
+  readonly idmapLower: boolean;
+}

@@ -1,0 +1,83 @@
+import { lstat, opendir, readFile, rmdir, unlink } from 'node:fs/promises';
+import { join } from 'node:path';
+import { isErrno, RuntimeError } from '../../kit/errors.js';
+import type { DiskUsage } from './snapshotter.js';
+
+/** Walks over directory trees that hold other people's files: links are never followed, mounts never entered. */
+
+/**
+ * Deletes `path` and everything below. What is gone already is fine. Throws `wrong-state` at a directory of another
+ * file system, which is a mount, before anything in it is touched.
+ */
+export async function removeTree(path: string): Promise<void> {
+  const root = await lstatOrNothing(path);
+  if (root === undefined) return;
+  await removeBelow(path, root.dev, root.isDirectory());
+}
+
+async function removeBelow(path: string, device: number, isDirectory: boolean): Promise<void> {
+  if (!isDirectory) return await ignoreMissing(unlink(path));
+  const st = await lstatOrNothing(path);
+  if (st === undefined) return;
+  if (st.dev !== device) throw new RuntimeError('wrong-state', `remove ${path}: something is mounted there`);
+  for await (const entry of await opendir(path, { bufferSize: 256 })) {
+    await removeBelow(join(path, entry.name), device, entry.isDirectory());
+  }
+  await ignoreMissing(rmdir(path));
+}
+
+/** Bytes and inodes of a tree; hard links count once. Entries that vanish meanwhile are not counted. */
+export async function measureTree(path: string): Promise<DiskUsage> {
+  const sum = { bytes: 0, inodes: 0 };
+  const linked = new Set<bigint>();
+  const pending = [path];
+  for (let dir = pending.pop(); dir !== undefined; dir = pending.pop()) {
+    for (const name of await namesIn(dir)) {
+      const child = join(dir, name);
+      const st = await lstat(child, { bigint: true }).catch(() => undefined);
+      if (st === undefined) continue;
+      if (st.isDirectory()) pending.push(child);
+      else if (st.nlink > 1n) {
+        if (linked.has(st.ino)) continue;
+        linked.add(st.ino);
+      }
+      sum.bytes += Number(st.blocks) * 512;
+      sum.inodes += 1;
+    }
+  }
+  return sum;
+}
+
+async function namesIn(dir: string): Promise<readonly string[]> {
+  const names: string[] = [];
+  try {
+    for await (const entry of await opendir(dir, { bufferSize: 256 })) names.push(entry.name);
+  } catch (error) {
+    if (!isErrno(error, 'ENOENT')) throw error;
+  }
+  return names;
+}
+
+/** Mount points at or below `path` in this mount namespace. */
+export async function mountsBelow(path: string): Promise<readonly string[]> {
+  const text = await readFile('/proc/self/mountinfo', 'utf8');
+  const points = text.split('\n').map((line) => unescapeMount(line.split(' ')[4] ?? ''));
+  return points.filter((point) => point === path || point.startsWith(`${path}/`));
+}
+
+const unescapeMount = (text: string): string =>
+  text.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)));
+
+const lstatOrNothing = (path: string) =>
+  lstat(path).catch((error: unknown) => {
+    if (isErrno(error, 'ENOENT')) return undefined;
+    throw error;
+  });
+
+async function ignoreMissing(work: Promise<void>): Promise<void> {
+  try {
+    await work;
+  } catch (error) {
+    if (!isErrno(error, 'ENOENT')) throw error;
+  }
+}
