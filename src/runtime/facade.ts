@@ -44,10 +44,7 @@ export interface SandboxRequests {
 }
 
 export interface ContainerRequests {
-  create(
-    input: { readonly sandboxId: string; readonly config: ContainerConfig; readonly sandboxConfig?: PodSandboxConfig },
-    call: Call,
-  ): Promise<string>;
+  create(input: CreateContainerInput, call: Call): Promise<string>;
   start(idOrPrefix: string, call: Call): Promise<void>;
   /** `timeoutSeconds` 0 or less kills at once. */
   stop(idOrPrefix: string, timeoutSeconds: number, call: Call): Promise<void>;
@@ -57,9 +54,35 @@ export interface ContainerRequests {
   inspect(idOrPrefix: string): Readonly<Record<string, unknown>>;
   updateResources(idOrPrefix: string, resources: LinuxResources, annotations: StringMap, call: Call): Promise<void>;
   reopenLog(idOrPrefix: string, call: Call): Promise<void>;
+  /** Output from now on, and input when the container was created with stdin. The container must run. */
+  attach(idOrPrefix: string, call: Call): Promise<ContainerStreams>;
+  /** Sets the size of a running container's terminal. */
+  resize(idOrPrefix: string, rows: number, columns: number): Promise<void>;
   execSync(idOrPrefix: string, command: readonly string[], timeoutSeconds: number, call: Call): Promise<ExecOutcome>;
   stats(idOrPrefix: string): Promise<ContainerStatsView>;
   listStats(filter: ContainerFilter): Promise<readonly ContainerStatsView[]>;
+}
+
+export interface CreateContainerInput {
+  readonly sandboxId: string;
+  readonly config: ContainerConfig;
+  readonly sandboxConfig?: PodSandboxConfig;
+  /**
+   * An absolute path of a directory that is used as the root instead of an image's snapshot (`berth run --rootfs`).
+   * The directory belongs to the caller and is never removed; `config.image` then only names it.
+   */
+  readonly rootfs?: string;
+}
+
+export interface ContainerStreams {
+  onOutput(listener: (stream: 'stdout' | 'stderr', data: Uint8Array) => void): void;
+  /** Resolves when the bytes were handed over. */
+  write(data: Uint8Array): Promise<void>;
+  /** Closes the container's stdin when it was created with stdinOnce. */
+  end(): void;
+  /** Resolves when the container has closed its output or the connection ended. */
+  readonly ended: Promise<void>;
+  close(): void;
 }
 
 export interface ImageRequests {
