@@ -1,4 +1,4 @@
-import type { Span, Tracer } from '@opentelemetry/api';
+import type * as Api from '@opentelemetry/api';
 import type { Config } from '../config.js';
 
 /** A span under way. Attributes are small printable facts. */
@@ -45,15 +45,13 @@ async function loadExporter({ endpoint, protocol }: Config['tracing']) {
   return new OTLPTraceExporter({ url: url.href });
 }
 
-type Api = typeof import('@opentelemetry/api');
-
-function startRoot(api: Api, tracer: Tracer, name: string, traceparent?: string): TraceSpan {
+function startRoot(api: typeof Api, tracer: Api.Tracer, name: string, traceparent?: string): TraceSpan {
   const parent = parseTraceparent(traceparent);
   const context = parent === undefined ? api.ROOT_CONTEXT : api.trace.setSpanContext(api.ROOT_CONTEXT, parent);
   return wrap(api, tracer, tracer.startSpan(name, { kind: api.SpanKind.SERVER }, context));
 }
 
-function wrap(api: Api, tracer: Tracer, span: Span): TraceSpan {
+function wrap(api: typeof Api, tracer: Api.Tracer, span: Api.Span): TraceSpan {
   return {
     child: (name) => wrap(api, tracer, tracer.startSpan(name, {}, api.trace.setSpan(api.ROOT_CONTEXT, span))),
     end(error) {
