@@ -189,9 +189,9 @@ describe('cgroups on this kernel', () => {
       'i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; echo done; read _; sleep 100',
     );
     await once(child.stdout ?? child, 'data');
-    const stats = cgroups.stats(`${base}/c1`);
+    const stats = cgroups.stats(`${base}/c1`, { detail: true });
     assert.ok(stats !== undefined);
-    assert.ok(stats.cpu.usage > 0n && stats.cpu.usage >= stats.cpu.user);
+    assert.ok(stats.cpu.usage > 0n && stats.cpu.user > 0n);
     assert.ok(stats.memory.usage > 0 && stats.memory.workingSet <= stats.memory.usage);
     assert.equal(stats.memory.limit, 64 << 20);
     assert.equal(stats.memory.available, (64 << 20) - stats.memory.workingSet);

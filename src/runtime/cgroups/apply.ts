@@ -45,26 +45,33 @@ interface Done {
 
 /**
  * Carries writes out, all or none: after a failure the old values are put back, newest first. A value that cannot be
- * put back is named in the error. Returns what takes the writes back.
+ * put back is named in the error. Returns what takes the writes back. A `fresh` cgroup, empty and to be removed should
+ * this fail, is spared the reading of old values.
  */
-export async function applyWrites(dirOf: DirOf, groups: readonly WriteGroup[]): Promise<() => void> {
+export async function applyWrites(dirOf: DirOf, groups: readonly WriteGroup[], fresh = false): Promise<() => void> {
   const done: Done[] = [];
   try {
-    for (const group of groups) await applyGroup(dirOf, group, done);
+    for (const group of groups) await applyGroup({ dirOf, done, fresh }, group);
   } catch (error) {
     throw withRollback(error, done);
   }
   return () => void putBack(done);
 }
 
-async function applyGroup(dirOf: DirOf, group: WriteGroup, done: Done[]): Promise<void> {
-  const before = done.length;
+interface Target {
+  readonly dirOf: DirOf;
+  readonly done: Done[];
+  readonly fresh: boolean;
+}
+
+async function applyGroup(target: Target, group: WriteGroup): Promise<void> {
+  const before = target.done.length;
   try {
-    for (const item of group) await applyOne(dirOf, item, done);
+    for (const item of group) await applyOne(target, item);
   } catch (error) {
     if (group.length < 2 || !mayBeOrder(error)) throw error;
-    putBack(done.splice(before));
-    for (const item of [...group].reverse()) await applyOne(dirOf, item, done);
+    putBack(target.done.splice(before));
+    for (const item of [...group].reverse()) await applyOne(target, item);
   }
 }
 
@@ -72,18 +79,18 @@ async function applyGroup(dirOf: DirOf, group: WriteGroup, done: Done[]): Promis
 const mayBeOrder = (error: unknown): boolean =>
   error instanceof RuntimeError && (error.facts['errno'] === 'EINVAL' || error.facts['errno'] === 'EBUSY');
 
-async function applyOne(dirOf: DirOf, item: CgroupWrite, done: Done[]): Promise<void> {
+async function applyOne({ dirOf, done, fresh }: Target, item: CgroupWrite): Promise<void> {
   const dir = dirOf(item.controller);
   if (dir === undefined) {
     if (item.optional) return;
     throw new RuntimeError('unavailable', `write ${item.file}: this host has no ${item.controller} cgroup controller`);
   }
   const file = join(dir, item.file);
-  const old = tryReadCgroupFile(file);
+  const old = fresh ? undefined : tryReadCgroupFile(file);
   if (old?.trim() === item.value) return;
   try {
     // Lowering a memory limit reclaims in the writer's context, which can take seconds.
-    if (item.controller === 'memory') await rawWriteAsync(file, item.value);
+    if (item.controller === 'memory' && !fresh) await rawWriteAsync(file, item.value);
     else rawWrite(file, item.value);
   } catch (error) {
     if (item.optional && isErrno(error, 'ENOENT')) return;

@@ -38,7 +38,7 @@ export function openCgroups(options: CgroupsOptions = {}): Cgroups {
       const at = normalizePath(path);
       if (!exists(at)) throw new RuntimeError('not-found', `cgroup "${at}" not found`);
       refuseBelowUsage(layout, at, resources);
-      await apply(layout, at, prepared(resources), bpf);
+      await apply(layout, at, prepared(resources), bpf, false);
     },
     remove: async (path) => {
       for (const dir of hierarchyRoots(layout)) await removeDir(join(dir, normalizePath(path)));
@@ -50,7 +50,7 @@ export function openCgroups(options: CgroupsOptions = {}): Cgroups {
     isEmpty: (path) => trackedPids(layout, normalizePath(path)).length === 0,
     exists,
     children: (path) => [...new Set(trackedDirs(path).flatMap(childNames))],
-    stats: (path) => (exists(path) ? reader.stats(normalizePath(path)) : undefined),
+    stats: (path, { detail = false } = {}) => (exists(path) ? reader.stats(normalizePath(path), detail) : undefined),
     oomKills: (path) => reader.oomKills(normalizePath(path)),
   };
 }
@@ -71,7 +71,7 @@ async function create(
   try {
     const needed = controllersOf(plannedWrites(layout, path, resources));
     makeTree(layout, path, needed, made);
-    await apply(layout, path, resources, bpf);
+    await apply(layout, path, resources, bpf, isFresh(layout, path, made));
   } catch (error) {
     removeMade(made);
     throw error;
@@ -83,8 +83,9 @@ async function apply(
   path: string,
   resources: CgroupResources,
   bpf: CgroupsOptions['bpf'],
+  fresh: boolean,
 ): Promise<void> {
-  const undo = await applyWrites(dirsOf(layout, path), plannedWrites(layout, path, resources));
+  const undo = await applyWrites(dirsOf(layout, path), plannedWrites(layout, path, resources), fresh);
   if (resources.deviceRules === undefined) return;
   try {
     applyDevices(layout, path, resources.deviceRules, bpf);
@@ -93,6 +94,10 @@ async function apply(
     throw error;
   }
 }
+
+/** Made by this call in every hierarchy, so that no process is in it and no value was set by anybody. */
+const isFresh = (layout: CgroupLayout, path: string, made: readonly string[]): boolean =>
+  hierarchyRoots(layout).every((root) => made.includes(join(root, path)));
 
 /** Only what this call made, and of that only what nobody has begun to use meanwhile. */
 function removeMade(made: readonly string[]): void {

@@ -12,68 +12,84 @@ import type {
   PsiStats,
 } from './types.js';
 
-/** Reads one file of the cgroup; undefined when it, its controller or the cgroup is not there. */
-type Read = (controller: string, file: string) => string | undefined;
+/** The cgroup's files. Undefined: the file, its controller or the cgroup is not there, or only detail needs it. */
+interface Read {
+  (controller: string, file: string): string | undefined;
+  detail(controller: string, file: string): string | undefined;
+}
 
 export interface StatsReader {
-  stats(path: string): CgroupStats;
+  stats(path: string, detail: boolean): CgroupStats;
   oomKills(path: string): number;
 }
 
 /** `hugepageSizes` as the kernel writes them in file names, empty without the controller. */
 export function statsReader(layout: CgroupLayout, hugepageSizes: readonly string[], now: () => bigint): StatsReader {
   const v2 = layout.version === 'v2';
-  const reader = (path: string): Read => {
-    return (controller, file) => {
-      const root = v2 || controller === 'v2' ? layout.v2Root : layout.v1Roots.get(controller);
-      return root === undefined ? undefined : tryReadCgroupFile(join(root, path, file));
+  const rootOf = (controller: string): string | undefined =>
+    v2 || controller === 'v2' ? layout.v2Root : layout.v1Roots.get(controller);
+  const reader = (path: string, detail: boolean): Read => {
+    const read = (controller: string, file: string): string | undefined => {
+      const root = rootOf(controller);
+      return root === undefined ? undefined : tryReadCgroupFile(`${root}${path}/${file}`);
     };
+    return Object.assign(read, { detail: detail ? read : () => undefined });
   };
   return {
-    stats(path) {
+    stats(path, detail) {
       const timestamp = now();
-      const read = reader(path);
+      const read = reader(path, detail);
       const parts = v2
         ? { cpu: cpuV2(read), memory: memoryV2(read), io: ioV2(read) }
         : { cpu: cpuV1(read), memory: memoryV1(read), io: ioV1(read) };
-      return { timestamp, ...parts, pids: pids(read), hugetlb: hugetlb(read, hugepageSizes, v2) };
+      return { timestamp, ...parts, pids: pids(read), hugetlb: detail ? hugetlb(read, hugepageSizes, v2) : [] };
     },
     oomKills(path) {
       const [controller, file] = v2 ? ['v2', 'memory.events'] : ['memory', 'memory.oom_control'];
-      return parseFlat(reader(path)(controller, file) ?? '').get('oom_kill') ?? 0;
+      return parseFlat(reader(path, false)(controller, file) ?? '').get('oom_kill') ?? 0;
     },
   };
 }
 
-const psiOf = (read: Read, file: string): { psi?: PsiStats } => {
-  const psi = parsePsi(read('v2', file));
+const psiOf = (text: string | undefined): { psi?: PsiStats } => {
+  const psi = parsePsi(text);
   return psi === undefined ? {} : { psi };
 };
 
+/** Hybrid hosts count time in the v2 hierarchy as well, where one file tells all three. */
 function cpuV1(read: Read): CpuStats {
-  const stat = parseFlat(read('cpu', 'cpu.stat') ?? '');
+  const throttling = parseFlat(read.detail('cpu', 'cpu.stat') ?? '');
+  const unified = read('v2', 'cpu.stat');
   return {
-    usage: parseBig(read('cpuacct', 'cpuacct.usage')),
-    user: parseBig(read('cpuacct', 'cpuacct.usage_user')),
-    system: parseBig(read('cpuacct', 'cpuacct.usage_sys')),
-    periods: stat.get('nr_periods') ?? 0,
-    throttledPeriods: stat.get('nr_throttled') ?? 0,
-    throttledTime: BigInt(stat.get('throttled_time') ?? 0),
-    ...psiOf(read, 'cpu.pressure'),
+    ...(unified === undefined ? cpuacct(read) : cpuTimes(parseFlat(unified))),
+    periods: throttling.get('nr_periods') ?? 0,
+    throttledPeriods: throttling.get('nr_throttled') ?? 0,
+    throttledTime: BigInt(throttling.get('throttled_time') ?? 0),
+    ...psiOf(read.detail('v2', 'cpu.pressure')),
   };
+}
+
+type CpuTimes = Pick<CpuStats, 'usage' | 'user' | 'system'>;
+
+const cpuacct = (read: Read): CpuTimes => ({
+  usage: parseBig(read('cpuacct', 'cpuacct.usage')),
+  user: parseBig(read('cpuacct', 'cpuacct.usage_user')),
+  system: parseBig(read('cpuacct', 'cpuacct.usage_sys')),
+});
+
+function cpuTimes(stat: ReadonlyMap<string, number>): CpuTimes {
+  const ns = (key: string): bigint => BigInt(stat.get(key) ?? 0) * 1000n;
+  return { usage: ns('usage_usec'), user: ns('user_usec'), system: ns('system_usec') };
 }
 
 function cpuV2(read: Read): CpuStats {
   const stat = parseFlat(read('cpu', 'cpu.stat') ?? '');
-  const ns = (key: string): bigint => BigInt(stat.get(key) ?? 0) * 1000n;
   return {
-    usage: ns('usage_usec'),
-    user: ns('user_usec'),
-    system: ns('system_usec'),
+    ...cpuTimes(stat),
     periods: stat.get('nr_periods') ?? 0,
     throttledPeriods: stat.get('nr_throttled') ?? 0,
-    throttledTime: ns('throttled_usec'),
-    ...psiOf(read, 'cpu.pressure'),
+    throttledTime: BigInt(stat.get('throttled_usec') ?? 0) * 1000n,
+    ...psiOf(read('v2', 'cpu.pressure')),
   };
 }
 
@@ -107,11 +123,11 @@ function memoryV1(read: Read): MemoryStats {
     rss: stat('rss'),
     cache: stat('cache'),
     mappedFile: stat('mapped_file'),
-    kernel: parseCount(read('memory', 'memory.kmem.usage_in_bytes')),
-    maxUsage: parseCount(read('memory', 'memory.max_usage_in_bytes')),
-    failures: parseCount(read('memory', 'memory.failcnt')),
+    kernel: parseCount(read.detail('memory', 'memory.kmem.usage_in_bytes')),
+    maxUsage: parseCount(read.detail('memory', 'memory.max_usage_in_bytes')),
+    failures: parseCount(read.detail('memory', 'memory.failcnt')),
     swap: swapV1(read, values.get('total_swap'), limit),
-    ...psiOf(read, 'memory.pressure'),
+    ...psiOf(read.detail('v2', 'memory.pressure')),
   });
 }
 
@@ -132,30 +148,30 @@ function memoryV2(read: Read): MemoryStats {
     cache: stat('file'),
     mappedFile: stat('file_mapped'),
     kernel: stat('kernel'),
-    maxUsage: parseCount(read('memory', 'memory.peak')),
-    failures: parseFlat(read('memory', 'memory.events') ?? '').get('max') ?? 0,
+    maxUsage: parseCount(read.detail('memory', 'memory.peak')),
+    failures: parseFlat(read.detail('memory', 'memory.events') ?? '').get('max') ?? 0,
     swap:
       swap === undefined
         ? undefined
         : { usage: parseCount(swap), limit: parseLimit(read('memory', 'memory.swap.max')) },
-    ...psiOf(read, 'memory.pressure'),
+    ...psiOf(read('v2', 'memory.pressure')),
   });
 }
 
 const pids = (read: Read): PidsStats => ({
   current: parseCount(read('pids', 'pids.current')),
-  limit: parseLimit(read('pids', 'pids.max')),
+  limit: parseLimit(read.detail('pids', 'pids.max')),
 });
 
 function ioV1(read: Read): IoStats {
-  const bytes = read('blkio', 'blkio.throttle.io_service_bytes_recursive') ?? '';
-  const counts = read('blkio', 'blkio.throttle.io_serviced_recursive') ?? '';
-  return { devices: parseBlkio(bytes, counts), ...psiOf(read, 'io.pressure') };
+  const bytes = read.detail('blkio', 'blkio.throttle.io_service_bytes_recursive') ?? '';
+  const counts = read.detail('blkio', 'blkio.throttle.io_serviced_recursive') ?? '';
+  return { devices: parseBlkio(bytes, counts), ...psiOf(read.detail('v2', 'io.pressure')) };
 }
 
 const ioV2 = (read: Read): IoStats => ({
-  devices: parseIoStat(read('io', 'io.stat') ?? ''),
-  ...psiOf(read, 'io.pressure'),
+  devices: parseIoStat(read.detail('io', 'io.stat') ?? ''),
+  ...psiOf(read('v2', 'io.pressure')),
 });
 
 function hugetlb(read: Read, sizes: readonly string[], v2: boolean): HugetlbStats[] {

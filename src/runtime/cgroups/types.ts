@@ -40,8 +40,8 @@ export interface Cgroups {
   exists(path: string): boolean;
   /** Names of the cgroups directly below, of all hierarchies together. */
   children(path: string): string[];
-  /** Undefined when the cgroup does not exist. */
-  stats(path: string): CgroupStats | undefined;
+  /** Undefined when the cgroup does not exist. `detail` costs about as much again; see CgroupStats. */
+  stats(path: string, options?: { readonly detail?: boolean }): CgroupStats | undefined;
   /** Processes the kernel's OOM killer took in this cgroup or below since it was made; 0 when it does not exist. */
   oomKills(path: string): number;
 }
@@ -86,6 +86,11 @@ export interface CgroupLayout {
   readonly v1Roots: ReadonlyMap<string, string>;
 }
 
+/**
+ * Read from the kernel's files at one moment, nothing kept. What is only filled with `detail` is 0 or empty without:
+ * cpu periods and throttling on v1, memory kernel, maxUsage and failures, pids limit, io devices, hugetlb, and pressure
+ * on hybrid hosts (on v2 pressure is always there).
+ */
 export interface CgroupStats {
   /** Nanoseconds since the epoch, taken before the first file is read. */
   readonly timestamp: bigint;
