@@ -1,0 +1,106 @@
+/** Keeping the built-in network's nf_tables rules and kernel parameters as they must be. */
+import { isErrno } from '../../kit/errors.js';
+import type { Call } from '../../kit/call.js';
+import type { Netlink, NetlinkSocket } from '../../native/netlink/netlink.js';
+import {
+  type FirewallShape,
+  type PublishedPort,
+  findTable,
+  installTable,
+  portsOfFamily,
+  publishPorts,
+  removeTable,
+  withdrawPorts,
+} from './firewall.js';
+import type { Prefix } from './ip.js';
+
+export interface HostRules {
+  /** Rules are in place afterwards, with every published port, also when something removed them meanwhile. */
+  ensure(): Promise<void>;
+  publish(ports: readonly PublishedPort[]): Promise<void>;
+  /** Ports that are not published are success. */
+  withdraw(ports: readonly PublishedPort[]): Promise<void>;
+  remove(): Promise<void>;
+  close(): void;
+}
+
+export interface HostRulesDeps {
+  readonly netlink: Netlink;
+  readonly openNetlink: (protocol: number) => NetlinkSocket;
+  readonly writeSysctl: (path: string, value: string) => void;
+  readonly note: Call['observer']['note'];
+  /** Every port that ought to be published now. */
+  readonly published: () => readonly PublishedPort[];
+}
+
+export function createHostRules(
+  shape: { readonly table: string; readonly bridge: string; readonly subnets: readonly Prefix[] },
+  deps: HostRulesDeps,
+): HostRules {
+  const { netlink, writeSysctl } = deps;
+  const nft = netlink.nftables;
+  const socket = deps.openNetlink(nft.NETLINK_NETFILTER);
+  const families: FirewallShape[] = shape.subnets.map((subnet) => ({
+    table: shape.table,
+    bridge: shape.bridge,
+    subnet,
+  }));
+  let installed = false;
+  let loopbackRouted = false;
+
+  const install = async (): Promise<void> => {
+    for (const family of families) {
+      writeSysctl(family.subnet.family === 4 ? 'net/ipv4/ip_forward' : 'net/ipv6/conf/all/forwarding', '1');
+      const ports = portsOfFamily(deps.published(), family.subnet.family);
+      await netlink.exchange(socket.send, installTable(nft, family, ports));
+    }
+    loopbackRouted = false;
+    if (deps.published().length > 0) routeLoopback();
+    installed = true;
+  };
+
+  /** Lets connections to a host port on 127.0.0.1 leave by the bridge; the guard chain keeps pods from using it. */
+  const routeLoopback = (): void => {
+    if (loopbackRouted || !families.some(({ subnet }) => subnet.family === 4)) return;
+    writeSysctl(`net/ipv4/conf/${shape.bridge}/route_localnet`, '1');
+    loopbackRouted = true;
+  };
+
+  const tablesAreThere = async (): Promise<boolean> => {
+    try {
+      for (const family of families) await netlink.exchange(socket.send, [findTable(nft, family)]);
+      return true;
+    } catch (error) {
+      if (!isErrno(error, 'ENOENT')) throw error;
+      deps.note('warn', `nf_tables table ${shape.table} was gone and is made again`);
+      return false;
+    }
+  };
+
+  return {
+    async ensure() {
+      if (!installed || !(await tablesAreThere())) await install();
+    },
+    async publish(ports) {
+      if (ports.length === 0) return;
+      routeLoopback();
+      for (const family of families) {
+        const mine = portsOfFamily(ports, family.subnet.family);
+        if (mine.length > 0) await netlink.exchange(socket.send, publishPorts(nft, family, mine));
+      }
+    },
+    async withdraw(ports) {
+      for (const family of families) {
+        // A batch with one failing removal removes nothing, so each port gets its own.
+        for (const port of portsOfFamily(ports, family.subnet.family)) {
+          await netlink.exchange(socket.send, withdrawPorts(nft, family, [port]));
+        }
+      }
+    },
+    async remove() {
+      installed = false;
+      for (const family of families) await netlink.exchange(socket.send, removeTable(nft, family));
+    },
+    close: () => socket.close(),
+  };
+}
