@@ -22,6 +22,7 @@ export interface Runtime {
   readonly sandboxes: SandboxRequests;
   readonly containers: ContainerRequests;
   readonly images: ImageRequests;
+  readonly maintenance: MaintenanceRequests;
 
   status(): RuntimeStatus;
   /** What the node says of itself, for verbose status: configuration, kernel facts, network, residue. */
@@ -30,6 +31,22 @@ export interface Runtime {
   updateRuntimeConfig(podCidr: string): Promise<void>;
   /** Leaves pods running, closes stores and connections. */
   close(): Promise<void>;
+}
+
+/** For `berth doctor`: what lies on the host in Berth's name that no record accounts for, and residue. */
+export interface MaintenanceRequests {
+  orphans(): Promise<readonly Orphan[]>;
+  /** Removes every orphan it can; returns those that are left. */
+  clean(call: Call): Promise<readonly Orphan[]>;
+}
+
+export interface Orphan {
+  /** `mount`, `netns`, `cgroup`, `shim`, `snapshot`, `directory`, `link`, `address`, … */
+  readonly kind: string;
+  /** A path, name or id, as a person would look for it. */
+  readonly target: string;
+  /** Why it is held to be left over, or why it could not be removed. */
+  readonly reason: string;
 }
 
 export interface SandboxRequests {
