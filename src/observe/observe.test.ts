@@ -28,7 +28,7 @@ describe('logger', () => {
   it('writes lines for people', () => {
     const { lines, logger } = collect('text');
     logger.warn({ pod: 'a' }, 'slow');
-    assert.match(lines[0] ?? '', /^\d\d:\d\d:\d\d\.\d{3} warn  slow pod=a\n$/);
+    assert.match(lines[0] ?? '', /^\d\d:\d\d:\d\d\.\d{3} warn {2}slow pod=a\n$/);
   });
 });
 
