@@ -1,0 +1,87 @@
+import { Server as GrpcServer, ServerCredentials } from '@grpc/grpc-js';
+import { silentObserver } from '../kit/observer.js';
+import type { Runtime } from '../runtime/facade.js';
+import { ClientConnection } from './connection.js';
+import { handlerMaker } from './handler.js';
+import type { WatchRequest } from './handler.js';
+import { imageService, imageServiceDefinition } from './image-service.js';
+import { Inflight } from './inflight.js';
+import { runtimeService, runtimeServiceDefinition } from './runtime-service.js';
+import type { RuntimeIdentity } from './runtime-service.js';
+import { listenOn } from './socket.js';
+
+export interface CriServerOptions {
+  readonly runtime: Runtime;
+  /** Absolute path of the unix socket. */
+  readonly socketPath: string;
+  readonly identity: RuntimeIdentity;
+  /** Makes the span and the observer of each request; without it nothing is logged. */
+  readonly watch?: WatchRequest;
+  readonly inflight?: Inflight;
+}
+
+export interface CriServer {
+  readonly socketPath: string;
+  /** Requests being worked on, for /debug/inflight. */
+  readonly inflight: Inflight;
+  /**
+   * Takes no new requests and lets those in flight finish. After `graceMs` milliseconds they are told to stop and
+   * their connections are cut; whatever they have begun they still take back, which the promise does not wait for.
+   */
+  close(graceMs: number): Promise<void>;
+}
+
+/** 80 MiB both ways: ExecSync may carry 16 MiB twice, and long lists are one message. */
+const longestMessage = 80 * 1024 * 1024;
+
+const unwatched: WatchRequest = () => ({ observer: silentObserver, end: () => undefined });
+
+/** Serves both CRI services on a unix socket. Throws when the socket cannot be had (see `listenOn`). */
+export async function serveCri(options: CriServerOptions): Promise<CriServer> {
+  const inflight = options.inflight ?? new Inflight();
+  const stopping = new AbortController();
+  const grpc = grpcServer(options, inflight, stopping.signal);
+  const injector = grpc.createConnectionInjector(ServerCredentials.createInsecure());
+  const listener = await listenOn(options.socketPath, (socket) =>
+    injector.injectConnection(new ClientConnection(socket)),
+  );
+  return {
+    socketPath: options.socketPath,
+    inflight,
+    async close(graceMs) {
+      listener.close();
+      if (await finished(grpc, graceMs)) return;
+      stopping.abort();
+      grpc.forceShutdown();
+      injector.destroy();
+    },
+  };
+}
+
+function grpcServer(options: CriServerOptions, inflight: Inflight, stopping: AbortSignal): GrpcServer {
+  const server = new GrpcServer({
+    'grpc.max_receive_message_length': longestMessage,
+    'grpc.max_send_message_length': longestMessage,
+    'grpc.enable_channelz': 0,
+  });
+  const handle = handlerMaker({
+    watch: options.watch ?? unwatched,
+    inflight,
+    stopping,
+    now: () => performance.now(),
+  });
+  server.addService(runtimeServiceDefinition, runtimeService(options.runtime, options.identity, handle));
+  server.addService(imageServiceDefinition, imageService(options.runtime, handle));
+  return server;
+}
+
+/** False when requests are still in flight after the grace time. */
+function finished(server: GrpcServer, graceMs: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const timer = setTimeout(() => resolve(false), graceMs);
+    server.tryShutdown(() => {
+      clearTimeout(timer);
+      resolve(true);
+    });
+  });
+}
