@@ -1,5 +1,5 @@
 import { invalid } from '../../kit/errors.js';
-import type { ContainerConfig, ImageRunConfig, Mount, PodSandboxConfig } from '../model.js';
+import type { ContainerConfig, ContainerSecurity, ImageRunConfig, Mount, PodSandboxConfig } from '../model.js';
 import { defaultCapabilities, defaultMounts } from './defaults.js';
 import { Environment, defaultPath } from './environment.js';
 import type { ContainerNamespaces } from './namespaces.js';
@@ -54,7 +54,7 @@ export function containerSpec(input: ContainerSpecInput): OciSpec {
       args: processArgs(config, input.image),
       env: processEnv(input),
       cwd: processCwd(config, input.image),
-      capabilities: processCapabilities(config, input.allCapabilities),
+      capabilities: processCapabilities(security, input.allCapabilities),
       noNewPrivileges: security.noNewPrivs,
       ...(input.apparmorProfile === undefined ? {} : { apparmorProfile: input.apparmorProfile }),
       ...(config.resources.oomScoreAdj === undefined ? {} : { oomScoreAdj: config.resources.oomScoreAdj }),
@@ -103,8 +103,8 @@ function processCwd(config: ContainerConfig, image: ImageRunConfig): string {
 }
 
 /** Inheritable holds only what is asked for as ambient: anything more outlives a change of user (CVE-2022-24769). */
-export function processCapabilities(config: ContainerConfig, all: readonly string[]): OciCapabilities {
-  const { capabilities, privileged } = config.security;
+export function processCapabilities(security: ContainerSecurity, all: readonly string[]): OciCapabilities {
+  const { capabilities, privileged } = security;
   if (privileged) return { bounding: all, effective: all, permitted: all, ambient: [] };
   const wanted = new Set(defaultCapabilities);
   const field = 'config.linux.security_context.capabilities';

@@ -1,0 +1,236 @@
+import { mkdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Call } from '../../kit/call.js';
+import { RuntimeError, invalid } from '../../kit/errors.js';
+import { Undo } from '../../kit/undo.js';
+import type { CgroupResources } from '../cgroups/types.js';
+import type { CreateContainerInput } from '../facade.js';
+import type { ContainerConfig, Image, ImageRunConfig } from '../model.js';
+import type { Parts } from '../parts.js';
+import { compilePlan } from '../plan/compile.js';
+import type { LaunchPlan } from '../plan/plan.js';
+import { encodePlan } from '../plan/wire.js';
+import { containerSpec } from '../spec/container-spec.js';
+import { containerNamespaces } from '../spec/namespaces.js';
+import type { OciDeviceRule, OciSpec } from '../spec/oci.js';
+import { signalName } from '../spec/signals.js';
+import { resolveUser } from '../spec/user.js';
+import type { SandboxEntry } from '../state/registry.js';
+import type { ContainerRecord } from '../state/records.js';
+import { recordTimings } from '../state/timings.js';
+import { shmName } from '../sandbox/shim-events.js';
+import { gatherDevices, gatherMounts, gatherUserDatabase } from './gather.js';
+import { launchFacts } from './launch-facts.js';
+import { apparmorFor, seccompFor } from './profiles.js';
+import { encodeSpec } from './spec-json.js';
+
+export type CreateContainerDeps = Pick<
+  Parts,
+  'settings' | 'paths' | 'host' | 'registry' | 'residue' | 'cgroups' | 'images' | 'snapshots' | 'seccomp' | 'kernel'
+>;
+
+/**
+ * CreateContainer: everything but running. The spec is built, checked and compiled here, so that every mistake it can
+ * hold shows now; StartContainer only executes.
+ */
+export async function createContainer(input: CreateContainerInput, deps: CreateContainerDeps, call: Call): Promise<string> {
+  const { registry, residue, images, snapshots, paths, host } = deps;
+  const sandbox = registry.sandbox(input.sandboxId);
+  if (sandbox.record.stage !== 'ready') {
+    throw new RuntimeError('wrong-state', `pod sandbox ${sandbox.record.id} is not ready`);
+  }
+  const timed = recordTimings(call.observer, () => performance.now());
+  const undo = new Undo(timed.observer);
+  const id = host.newId();
+  try {
+    const image = findImage(input, deps);
+    const run = image?.run ?? noImage;
+    const user = resolveUser(userRequest(input.config, run), await userDatabase(image, input, deps));
+    await undo.step(
+      'reserve name and record',
+      () => registry.addContainer(firstRecord(id, input, sandbox, image, run, user, deps)),
+      () => registry.deleteContainer(id),
+    );
+    if (image !== undefined) {
+      await undo.step(
+        'hold image',
+        () => images.hold(image.id, id),
+        async () => void (await residue.clean('image-hold', `${image.id} ${id}`)),
+      );
+      await undo.step(
+        'prepare snapshot',
+        () => snapshots.prepare(id, { chainId: image.chainId }),
+        async () => void (await residue.clean('snapshot', id)),
+      );
+    }
+    const { spec, plan } = await undo.step('build spec and plan', () => build(id, input, run, user, deps));
+    await undo.step(
+      'write bundle',
+      () => writeBundle(paths.bundle(sandbox.record.id, id), spec, plan),
+      async () => void (await residue.clean('directory', paths.bundle(sandbox.record.id, id))),
+    );
+    await undo.step(
+      'create cgroup',
+      () => deps.cgroups.create(registry.container(id).record.cgroupPath, cgroupResources(input.config, spec, deps)),
+      async () => void (await residue.clean('cgroup', registry.container(id).record.cgroupPath)),
+    );
+    await undo.step('record created', () => {
+      if (registry.sandbox(sandbox.record.id).record.stage !== 'ready') {
+        throw new RuntimeError('wrong-state', `pod sandbox ${sandbox.record.id} was stopped meanwhile`);
+      }
+      registry.updateContainer(id, { stage: 'created', timings: timed.timings() });
+    });
+    undo.commit();
+    return id;
+  } catch (error) {
+    await undo.run();
+    throw error;
+  }
+}
+
+/** What a container without an image starts from: a directory given by the user says nothing about how to run it. */
+const noImage: ImageRunConfig = {
+  env: [],
+  entrypoint: [],
+  cmd: [],
+  user: '',
+  workingDir: '',
+  stopSignal: '',
+  volumes: [],
+  labels: {},
+};
+
+function findImage(input: CreateContainerInput, deps: CreateContainerDeps): Image | undefined {
+  if (input.rootfs !== undefined) return undefined;
+  const reference = input.config.image.image;
+  const image = deps.images.resolve(reference);
+  if (image === undefined) throw new RuntimeError('not-found', `config.image.image: image "${reference}" is not on this node`);
+  return image;
+}
+
+const userDatabase = (image: Image | undefined, input: CreateContainerInput, deps: CreateContainerDeps) =>
+  gatherUserDatabase(image === undefined ? { rootfs: input.rootfs ?? '/' } : { image, images: deps.images });
+
+function userRequest(config: ContainerConfig, run: ImageRunConfig): Parameters<typeof resolveUser>[0] {
+  const { security } = config;
+  return {
+    ...(security.runAsUser === undefined ? {} : { runAsUser: security.runAsUser }),
+    ...(security.runAsUsername === undefined ? {} : { runAsUsername: security.runAsUsername }),
+    ...(security.runAsGroup === undefined ? {} : { runAsGroup: security.runAsGroup }),
+    imageUser: run.user,
+    supplementalGroups: security.supplementalGroups,
+    policy: security.supplementalGroupsPolicy,
+  };
+}
+
+function firstRecord(
+  id: string,
+  input: CreateContainerInput,
+  sandbox: SandboxEntry,
+  image: Image | undefined,
+  run: ImageRunConfig,
+  user: ReturnType<typeof resolveUser>,
+  deps: CreateContainerDeps,
+): ContainerRecord {
+  const { config } = input;
+  const wanted = config.stopSignal ?? (run.stopSignal === '' ? 'SIGTERM' : run.stopSignal);
+  return {
+    id,
+    sandboxId: sandbox.record.id,
+    config,
+    imageId: image?.id ?? '',
+    imageName: image?.repoDigests[0] ?? image?.repoTags[0] ?? image?.id ?? input.rootfs ?? '',
+    createdAt: deps.host.now(),
+    stage: 'creating',
+    startedAt: 0n,
+    pid: 0,
+    startTime: 0n,
+    cgroupPath: join(sandbox.record.cgroupPath, id),
+    logPath: config.logPath === '' ? '' : join(sandbox.record.config.logDirectory, config.logPath),
+    user: { uid: user.uid, gid: user.gid, groups: user.groups },
+    stopSignal: signalName(wanted, config.stopSignal === undefined ? 'image StopSignal' : 'config.stop_signal'),
+    mounts: config.mounts,
+    resources: config.resources,
+    rootfs: input.rootfs ?? '',
+    timings: [],
+  };
+}
+
+/** Gathers what the host says, then computes the spec and the plan from it. */
+async function build(
+  id: string,
+  input: CreateContainerInput,
+  run: ImageRunConfig,
+  user: ReturnType<typeof resolveUser>,
+  deps: CreateContainerDeps,
+): Promise<{ spec: OciSpec; plan: LaunchPlan }> {
+  const { registry, paths, settings, host } = deps;
+  const { record } = registry.container(id);
+  const sandbox = registry.sandbox(record.sandboxId).record;
+  const { security } = input.config;
+  const config = { ...input.config, mounts: await gatherMounts(input.config.mounts) };
+  const namespaces = containerNamespaces(sandbox.config.security.namespaces, security.namespaces, {
+    cgroupNamespace: deps.cgroups.layout.version === 'v2' && !security.privileged,
+  });
+  checkTarget(namespaces.pid, sandbox.id, deps);
+  const spec = containerSpec({
+    config,
+    sandbox: sandbox.config,
+    image: run,
+    user,
+    namespaces,
+    rootfs: input.rootfs ?? paths.rootMountpoint(sandbox.id),
+    cgroupsPath: record.cgroupPath,
+    files: {
+      hosts: paths.podFile(sandbox.id, 'hosts'),
+      hostname: paths.podFile(sandbox.id, 'hostname'),
+      resolvConf: paths.podFile(sandbox.id, 'resolv.conf'),
+      shm: sandbox.config.security.namespaces.ipc === 'pod' ? { held: shmName } : { host: true },
+    },
+    devices: await gatherDevices(config.devices, security.privileged),
+    allCapabilities: host.capabilities.all,
+    seccomp: await seccompFor(security, deps),
+    apparmorProfile: apparmorFor(security, host.capabilities.apparmor),
+    pidsLimit: settings.pidsLimit === 0 ? undefined : settings.pidsLimit,
+  });
+  return { spec, plan: compilePlan(spec, launchFacts(record, sandbox.id, namespaces, spec, deps)) };
+}
+
+function checkTarget(
+  pid: ReturnType<typeof containerNamespaces>['pid'],
+  sandboxId: string,
+  deps: CreateContainerDeps,
+): void {
+  if (pid.from !== 'container') return;
+  const field = 'config.linux.security_context.namespace_options.target_id';
+  const target = deps.registry.findContainer(pid.id);
+  if (target === undefined || target.record.sandboxId !== sandboxId) {
+    throw invalid(field, `no container "${pid.id}" in this pod`);
+  }
+  if (target.view.state !== 'running') throw invalid(field, `container "${pid.id}" is not running`);
+}
+
+/** The bundle is what a restarted agent and `berth plan explain` read; config.json may hold secrets of the pod. */
+async function writeBundle(dir: string, spec: OciSpec, plan: LaunchPlan): Promise<void> {
+  await mkdir(dir, { mode: 0o700 });
+  await Promise.all([
+    writeFile(join(dir, 'config.json'), encodeSpec(spec), { mode: 0o600, flag: 'wx' }),
+    writeFile(join(dir, 'plan'), encodePlan(plan), { mode: 0o600, flag: 'wx' }),
+  ]);
+}
+
+function cgroupResources(config: ContainerConfig, spec: OciSpec, deps: CreateContainerDeps): CgroupResources {
+  return {
+    ...config.resources,
+    ...(deps.settings.pidsLimit === 0 ? {} : { pidsLimit: deps.settings.pidsLimit }),
+    deviceRules: (spec.linux.resources?.devices ?? []).map(toCgroupRule),
+  };
+}
+
+const toCgroupRule = (rule: OciDeviceRule): NonNullable<CgroupResources['deviceRules']>[number] => ({
+  allow: rule.allow,
+  type: rule.type ?? 'a',
+  ...(rule.major === undefined ? {} : { major: rule.major }),
+  ...(rule.minor === undefined ? {} : { minor: rule.minor }),
+  access: rule.access ?? 'rwm',
+});

@@ -1,0 +1,55 @@
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Call } from '../../kit/call.js';
+import { RuntimeError, invalid } from '../../kit/errors.js';
+import type { ExecOutcome } from '../facade.js';
+import type { Parts } from '../parts.js';
+import { compileExecPlan } from '../plan/compile-exec.js';
+import { encodePlan } from '../plan/wire.js';
+import { execOutputBytes } from '../settings.js';
+import { execFacts } from './launch-facts.js';
+import { decodeSpec } from './spec-json.js';
+
+export type ExecSyncDeps = Pick<
+  Parts,
+  'settings' | 'paths' | 'host' | 'registry' | 'cgroups' | 'seccomp' | 'kernel'
+>;
+
+/**
+ * ExecSync: a join plan through the shim. The command gets the container's environment, user, capabilities and seccomp
+ * filter; on timeout only its own process tree is killed, and the error says so with what it had written until then.
+ */
+export async function execSync(
+  idOrPrefix: string,
+  command: readonly string[],
+  timeoutSeconds: number,
+  deps: ExecSyncDeps,
+  call: Call,
+): Promise<ExecOutcome> {
+  if (command.length === 0 || command[0] === '') throw invalid('cmd', 'names no program');
+  const { record, view } = deps.registry.container(idOrPrefix);
+  const { shim } = deps.registry.sandbox(record.sandboxId);
+  if (view.state !== 'running' || shim === undefined) {
+    throw new RuntimeError('wrong-state', `container ${record.id} is not running`);
+  }
+  const plan = await call.observer.step('compile join plan', async () => {
+    const spec = decodeSpec(await readFile(join(deps.paths.bundle(record.sandboxId, record.id), 'config.json'), 'utf8'));
+    return encodePlan(compileExecPlan(spec, { ...execFacts(record, spec, deps), args: command, terminal: false }));
+  });
+  const result = await call.observer.step('execute', () =>
+    shim.execSync(
+      {
+        containerId: record.id,
+        plan,
+        timeoutMs: Math.max(0, timeoutSeconds) * 1000,
+        limitBytes: execOutputBytes,
+        drainMs: deps.settings.drainMs,
+      },
+      call,
+    ),
+  );
+  if (result.timedOut) {
+    throw new RuntimeError('deadline', `command "${command.join(' ')}" timed out after ${timeoutSeconds} s`);
+  }
+  return { stdout: result.stdout, stderr: result.stderr, exitCode: result.exitCode };
+}

@@ -1,0 +1,64 @@
+import type { CapabilityFacts, HostPaths, RuntimeSettings } from './settings.js';
+import type { Cgroups } from './cgroups/types.js';
+import type { Shim } from './launch/shim.js';
+import type { Image } from './model.js';
+import type { PodNetwork } from './network/pod-network.js';
+import type { Registry } from './state/registry.js';
+import type { Residue } from './state/residue.js';
+import type { KernelFacts } from '../native/kernel-facts.js';
+import type { Snapshotter } from './snapshots/snapshotter.js';
+
+/**
+ * The parts that requests are made of. Each story names the ones it needs with `Pick<Parts, …>`; the composition root
+ * makes them once. No part knows another.
+ */
+export interface Parts {
+  readonly settings: RuntimeSettings;
+  readonly paths: HostPaths;
+  readonly host: HostParts;
+  readonly registry: Registry;
+  readonly residue: Residue;
+  readonly cgroups: Cgroups;
+  readonly shims: Shims;
+  readonly network: PodNetwork;
+  readonly images: ImageParts;
+  readonly snapshots: Snapshotter;
+  readonly kernel: KernelFacts;
+  readonly seccomp: SeccompParts;
+}
+
+/** Small questions to the host, each a seam for tests. */
+export interface HostParts {
+  /** Nanoseconds since the epoch. */
+  now(): bigint;
+  /** 64 hexadecimal digits. */
+  newId(): string;
+  readonly bootId: string;
+  readonly capabilities: CapabilityFacts;
+}
+
+export interface Shims {
+  launch(sandboxId: string, dir: string): Promise<Shim>;
+  /** The shim of a pod made by an earlier agent; undefined when it is gone. */
+  connect(sandboxId: string, dir: string): Promise<Shim | undefined>;
+  /** Kills whatever shim serves in `dir`, with its pause process; gone is fine. */
+  kill(sandboxId: string, dir: string): Promise<void>;
+}
+
+export interface ImageParts {
+  resolve(reference: string): Image | undefined;
+  /** A regular file of the image's merged layers, at most `maxBytes`; never follows a link out of the image. */
+  rootFile(image: Image, path: string, maxBytes: number): Promise<Buffer | undefined>;
+  /** Keeps the image's layers while a container uses them. */
+  hold(imageId: string, holder: string): void;
+  unhold(imageId: string, holder: string): void;
+}
+
+export interface SeccompParts {
+  /** The filter program for an OCI `linux.seccomp` object and the capabilities of the process. Cached. */
+  compile(profile: unknown): Uint8Array;
+  /** The built-in RuntimeDefault profile, as an OCI `linux.seccomp` object, for a capability set. */
+  runtimeDefault(capabilities: readonly string[]): unknown;
+  /** Reads and checks a Localhost profile; `invalid-argument` names the field. */
+  localhost(path: string, capabilities: readonly string[]): Promise<unknown>;
+}

@@ -1,0 +1,162 @@
+import { isDeepStrictEqual } from 'node:util';
+import type { Call } from '../kit/call.js';
+import { RuntimeError } from '../kit/errors.js';
+import { KeyedLock } from '../kit/keyed-lock.js';
+import { createContainer } from './containers/create.js';
+import { execSync } from './containers/exec-sync.js';
+import { removeContainer } from './containers/remove.js';
+import { reopenContainerLog } from './containers/reopen-log.js';
+import { startContainer } from './containers/start.js';
+import { ContainerStatsReader } from './containers/stats.js';
+import { stopContainer } from './containers/stop.js';
+import { attachContainer, resizeContainer } from './containers/attach.js';
+import { updateContainerResources } from './containers/update.js';
+import type {
+  ContainerRequests,
+  CreateContainerInput,
+  ImageRequests,
+  Runtime,
+  RuntimeStatus,
+  SandboxRequests,
+} from './facade.js';
+import { imageRequests } from './image-requests.js';
+import { JoinedRequests } from './join.js';
+import type { Images } from './images/images.js';
+import type { Parts } from './parts.js';
+import { listContainers, listSandboxes } from './query.js';
+import { removePodSandbox } from './sandbox/remove.js';
+import { checkHandler, runPodSandbox, type RunPodSandboxInput } from './sandbox/run.js';
+import { stopPodSandbox } from './sandbox/stop.js';
+import { containerName, sandboxName } from './state/names.js';
+
+export interface RuntimeOptions {
+  readonly parts: Omit<Parts, 'images'> & { readonly images: Images };
+  /** Facts for verbose status that do not change: configuration, kernel. */
+  readonly facts: Readonly<Record<string, unknown>>;
+  readonly close: () => Promise<void>;
+}
+
+/** The runtime as the outside sees it: one line per request, and the two rules all requests share (join, lock). */
+export function createRuntime(options: RuntimeOptions): Runtime {
+  const { parts } = options;
+  const joined = new JoinedRequests();
+  const locks = new KeyedLock();
+  return {
+    sandboxes: sandboxRequests(parts, joined, locks),
+    containers: containerRequests(parts, joined, locks),
+    images: imageRequests(parts.images, parts.settings.handlers, parts.host),
+    status: () => status(parts),
+    info: () => ({
+      ...options.facts,
+      network: parts.network.info(),
+      residue: parts.residue.list(),
+      requestsUnderWay: joined.underway().map(({ name, since }) => ({ name, ageMs: Math.round(performance.now() - since) })),
+    }),
+    runtimeConfig: () => ({ cgroupDriver: 'cgroupfs' }),
+    updateRuntimeConfig: async () => undefined,
+    close: options.close,
+  };
+}
+
+function sandboxRequests(parts: RuntimeOptions['parts'], joined: JoinedRequests, locks: KeyedLock): SandboxRequests {
+  const { registry } = parts;
+  const locked = async (idOrPrefix: string, work: (id: string) => Promise<void>): Promise<void> => {
+    const id = registry.findSandbox(idOrPrefix)?.record.id;
+    if (id !== undefined) await locks.hold(`sandbox/${id}`, () => work(id));
+  };
+  return {
+    run: (input, call) => runOrJoin(input, parts, joined, call),
+    stop: (id, call) => locked(id, (found) => stopPodSandbox(found, parts, call)),
+    remove: (id, call) => locked(id, (found) => removePodSandbox(found, parts, call)),
+    status: (id) => registry.sandbox(id).view,
+    list: (filter) => listSandboxes(registry, filter),
+    inspect: (id) => {
+      const { record } = registry.sandbox(id);
+      return { ...record, netns: parts.paths.netnsPin(record.id), directory: parts.paths.podDir(record.id) };
+    },
+  };
+}
+
+/** A pod of that name that is READY already is the answer to a late retry; one that has stopped holds the name. */
+function runOrJoin(input: RunPodSandboxInput, parts: Parts, joined: JoinedRequests, call: Call): Promise<string> {
+  const name = sandboxName(input.config.metadata);
+  checkHandler(input.runtimeHandler, parts.settings.handlers, 'runtime_handler');
+  return joined.run(`run pod ${name}`, call, async (own) => {
+    const owner = parts.registry.names.owner(name);
+    const entry = owner === undefined ? undefined : parts.registry.findSandbox(owner);
+    if (entry?.record.stage === 'ready' && isDeepStrictEqual(entry.record.config, input.config)) return entry.record.id;
+    return await runPodSandbox(input, parts, own);
+  });
+}
+
+function containerRequests(parts: RuntimeOptions['parts'], joined: JoinedRequests, locks: KeyedLock): ContainerRequests {
+  const { registry } = parts;
+  const reader = new ContainerStatsReader(parts);
+  const locked = async (id: string, work: () => Promise<void>): Promise<void> => locks.hold(`container/${id}`, work);
+  const find = (idOrPrefix: string): string | undefined => registry.findContainer(idOrPrefix)?.record.id;
+  return {
+    create: (input, call) => createOrJoin(input, parts, joined, call),
+    start: (id, call) => locked(registry.container(id).record.id, () => startContainer(id, parts, call)),
+    // Not under the lock: a stop with a long grace must not keep a kill waiting.
+    stop: (id, timeout, call) => stopContainer(id, timeout, parts, call),
+    remove: async (id, call) => {
+      const found = find(id);
+      if (found !== undefined) await locked(found, () => removeContainer(found, parts, call));
+    },
+    status: (id) => registry.container(id).view,
+    list: (filter) => listContainers(registry, filter),
+    inspect: (id) => {
+      const { record } = registry.container(id);
+      return { ...record, bundle: parts.paths.bundle(record.sandboxId, record.id) };
+    },
+    updateResources: (id, resources, _annotations, call) =>
+      locked(registry.container(id).record.id, () => updateContainerResources(id, resources, parts, call)),
+    reopenLog: (id, call) => reopenContainerLog(id, parts, call),
+    attach: (id, call) => attachContainer(id, parts, call),
+    resize: (id, rows, columns) => resizeContainer(id, rows, columns, parts),
+    execSync: (id, command, timeout, call) => execSync(id, command, timeout, parts, call),
+    stats: (id) => reader.read(registry.container(id).view),
+    listStats: async (filter) => {
+      reader.retain(new Set([...registry.containers()].map(({ record }) => record.id)));
+      return await Promise.all(listContainers(registry, { ...filter, state: 'running' }).map((view) => reader.read(view)));
+    },
+  };
+}
+
+/** As with pods: a container of that name that was created the same way and has not run is the answer to a retry. */
+async function createOrJoin(
+  input: CreateContainerInput,
+  parts: Parts,
+  joined: JoinedRequests,
+  call: Call,
+): Promise<string> {
+  const sandboxId = parts.registry.sandbox(input.sandboxId).record.id;
+  const name = containerName(sandboxId, input.config.metadata);
+  return await joined.run(`create container ${name}`, call, async (own) => {
+    const owner = parts.registry.names.owner(name);
+    const entry = owner === undefined ? undefined : parts.registry.findContainer(owner);
+    if (entry?.record.stage === 'created' && entry.record.exit === undefined) {
+      if (isDeepStrictEqual(entry.record.config, input.config)) return entry.record.id;
+      throw new RuntimeError('already-exists', `the name ${name} is held by ${entry.record.id}, created with another configuration`);
+    }
+    return await createContainer({ ...input, sandboxId }, parts, own);
+  });
+}
+
+function status(parts: RuntimeOptions['parts']): RuntimeStatus {
+  const network = parts.network.status();
+  return {
+    conditions: [
+      { type: 'RuntimeReady', status: true, reason: '', message: '' },
+      { type: 'NetworkReady', status: network.ready, reason: network.reason, message: network.message },
+    ],
+    handlers: parts.settings.handlers.map((name) => ({
+      name,
+      recursiveReadOnlyMounts: parts.kernel.recursiveReadOnly,
+      userNamespaces: false,
+    })),
+    features: { supplementalGroupsPolicy: true, userNamespacesHostNetwork: false, mountOptions: true },
+  };
+}
+
+export type { ImageRequests };

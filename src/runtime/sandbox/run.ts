@@ -1,0 +1,220 @@
+import { mkdir, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import type { Call } from '../../kit/call.js';
+import { RuntimeError, invalid } from '../../kit/errors.js';
+import { Undo } from '../../kit/undo.js';
+import type { Shim } from '../launch/shim.js';
+import type { PodSandboxConfig } from '../model.js';
+import { hostnameFile, hostsFile, resolvConf } from '../network/pod-files.js';
+import type { NetworkResult } from '../network/pod-network.js';
+import type { Parts } from '../parts.js';
+import { compileSandboxPlan } from '../plan/compile-sandbox.js';
+import { encodePlan } from '../plan/wire.js';
+import { shmBytes } from '../spec/defaults.js';
+import { admitSysctls, sandboxNamespaces, sysctlPath } from '../spec/namespaces.js';
+import type { SandboxRecord } from '../state/records.js';
+import { recordTimings } from '../state/timings.js';
+import { shmName, takeUpShim } from './shim-events.js';
+
+export interface RunPodSandboxInput {
+  readonly config: PodSandboxConfig;
+  readonly runtimeHandler: string;
+}
+
+export type RunPodSandboxDeps = Pick<
+  Parts,
+  'settings' | 'paths' | 'host' | 'registry' | 'residue' | 'cgroups' | 'shims' | 'network'
+>;
+
+/**
+ * RunPodSandbox: names, cgroup, shim with the pod's namespaces, network, files. Returns the sandbox's id once the pod
+ * is READY. Whatever fails, everything made until then is taken back, newest first; what resists becomes residue.
+ */
+export async function runPodSandbox(input: RunPodSandboxInput, deps: RunPodSandboxDeps, call: Call): Promise<string> {
+  const { config } = input;
+  const { registry, residue, paths, host, cgroups } = deps;
+  const timed = recordTimings(call.observer, () => performance.now());
+  const undo = new Undo(timed.observer);
+  const id = host.newId();
+  const namespaces = sandboxNamespaces(config.security.namespaces);
+  const sysctls = admittedSysctls(config, deps);
+  const cgroup = podCgroup(config, id, deps);
+
+  try {
+    await undo.step(
+      'reserve name and record',
+      () => registry.addSandbox(firstRecord(id, input, cgroup, host)),
+      () => registry.deleteSandbox(id),
+    );
+    await undo.step(
+      'make pod directory',
+      () => makePodDirectory(id, deps),
+      async () => void (await residue.clean('directory', paths.podDir(id))),
+    );
+    const join = await undo.step(
+      'create pod cgroup',
+      async () => (namespaces.own.includes('pid') || cgroup.owned ? await createPodCgroups(cgroup, id, deps) : undefined),
+      async () => void (await residue.clean('cgroup', cgroup.owned ? cgroup.path : pauseCgroup(cgroup.path, id))),
+    );
+    const shim = await undo.step(
+      'start shim',
+      () => deps.shims.launch(id, paths.podDir(id)),
+      async () => void (await residue.clean('shim', id)),
+    );
+    if (namespaces.own.includes('net')) {
+      undo.before('unpin network namespace', async () => void (await residue.clean('netns', paths.netnsPin(id))));
+    }
+    const held = await undo.step('create namespaces', () => {
+      const plan = compileSandboxPlan({
+        namespaces: namespaces.own,
+        netnsPin: paths.netnsPin(id),
+        hostname: config.hostname,
+        sysctls: sysctls.map(([name, value]) => [sysctlPath(name), value]),
+        shm: namespaces.own.includes('ipc') ? { name: shmName, bytes: shmBytes } : undefined,
+        cgroup: namespaces.own.includes('pid') ? join : undefined,
+      });
+      return shim.hold(encodePlan(plan), { ...call, observer: timed.observer });
+    });
+    held.warnings.forEach((warning) => call.observer.note('warn', warning, { sandbox: id }));
+    const network = await attachNetwork(id, config, shim, undo, deps, { ...call, observer: timed.observer });
+    await undo.step('write pod files', () => writePodFiles(id, config, network, deps));
+    await undo.step('record ready', () => {
+      takeUpShim(id, shim, deps);
+      registry.updateSandbox(id, {
+        stage: 'ready',
+        shimPid: shim.pid,
+        pausePid: held.pausePid,
+        ips: network?.ips ?? [],
+        timings: timed.timings(),
+      });
+    });
+    undo.commit();
+    return id;
+  } catch (error) {
+    await undo.run();
+    throw error;
+  }
+}
+
+/** Refuses a handler nobody configured; RunPodSandbox and PullImage share the rule. */
+export function checkHandler(name: string, handlers: readonly string[], field: string): void {
+  if (name === '' || handlers.includes(name)) return;
+  throw invalid(field, `no runtime handler "${name}" is configured; there are: ${handlers.join(', ')}`);
+}
+
+function firstRecord(
+  id: string,
+  input: RunPodSandboxInput,
+  cgroup: PodCgroup,
+  host: RunPodSandboxDeps['host'],
+): SandboxRecord {
+  return {
+    id,
+    config: input.config,
+    runtimeHandler: input.runtimeHandler,
+    createdAt: host.now(),
+    stage: 'creating',
+    bootId: host.bootId,
+    cgroupPath: cgroup.path,
+    ownsCgroup: cgroup.owned,
+    shimPid: 0,
+    pausePid: 0,
+    ips: [],
+    timings: [],
+  };
+}
+
+/** Defaults of the configuration apply where the pod has the namespace and does not say otherwise. */
+function admittedSysctls(config: PodSandboxConfig, deps: RunPodSandboxDeps): [string, string][] {
+  const asked = admitSysctls(config.sysctls, config.security.namespaces);
+  if (config.security.namespaces.network !== 'pod') return asked;
+  const names = new Set(asked.map(([name]) => name));
+  const defaults = Object.entries(deps.settings.defaultSysctls).filter(([name]) => !names.has(name));
+  return [...defaults, ...asked];
+}
+
+interface PodCgroup {
+  readonly path: string;
+  readonly owned: boolean;
+}
+
+/** The kubelet makes the pods' cgroups itself; one that is missing is made, and removed with the pod. */
+function podCgroup(config: PodSandboxConfig, id: string, deps: RunPodSandboxDeps): PodCgroup {
+  if (config.cgroupParent === '') return { path: join(deps.settings.cgroupParent, `pod-${id}`), owned: true };
+  const path = join('/', config.cgroupParent);
+  return { path, owned: !deps.cgroups.exists(path) };
+}
+
+/** Cgroup of the pause process, beside the containers' ones. */
+export const pauseCgroup = (podPath: string, sandboxId: string): string => join(podPath, sandboxId);
+
+async function createPodCgroups(
+  cgroup: PodCgroup,
+  id: string,
+  deps: RunPodSandboxDeps,
+): Promise<{ v2Dir?: string; v1Procs: readonly string[] } | undefined> {
+  const { config } = deps.registry.sandbox(id).record;
+  if (cgroup.owned) await deps.cgroups.create(cgroup.path, config.resources ?? {});
+  if (!sandboxNamespaces(config.security.namespaces).own.includes('pid')) return undefined;
+  return (await deps.cgroups.create(pauseCgroup(cgroup.path, id), {})).join;
+}
+
+async function makePodDirectory(id: string, deps: RunPodSandboxDeps): Promise<void> {
+  const dir = deps.paths.podDir(id);
+  await mkdir(dir, { mode: 0o700 });
+  await Promise.all([
+    mkdir(join(dir, 'c'), { mode: 0o700 }),
+    mkdir(deps.paths.rootMountpoint(id), { mode: 0o700 }),
+  ]);
+}
+
+/** The undo stands before the ADD: plugins leave things behind even when they fail. */
+async function attachNetwork(
+  id: string,
+  config: PodSandboxConfig,
+  shim: Shim,
+  undo: Undo,
+  deps: RunPodSandboxDeps,
+  call: Call,
+): Promise<NetworkResult | undefined> {
+  if (config.security.namespaces.network === 'node') return undefined;
+  const status = deps.network.status();
+  if (!status.ready) throw new RuntimeError('unavailable', `network not ready: ${status.message}`);
+  undo.before('detach network', async () => void (await deps.residue.clean('network', id)));
+  const { metadata } = config;
+  return await undo.step('attach network', () =>
+    deps.network.attach(
+      {
+        sandboxId: id,
+        netnsPath: deps.paths.netnsPin(id),
+        pod: { name: metadata.name, namespace: metadata.namespace, uid: metadata.uid },
+        portMappings: config.portMappings,
+        annotations: config.annotations,
+        labels: config.labels,
+        ...(config.dns === undefined ? {} : { dns: config.dns }),
+        cgroupParent: config.cgroupParent,
+        netlink: async (messages) => [...(await shim.netlink(messages))],
+      },
+      call,
+    ),
+  );
+}
+
+async function writePodFiles(
+  id: string,
+  config: PodSandboxConfig,
+  network: NetworkResult | undefined,
+  deps: RunPodSandboxDeps,
+): Promise<void> {
+  const { paths } = deps;
+  const own = config.security.namespaces.network === 'pod';
+  const hostname = own ? config.hostname : '';
+  await Promise.all([
+    writeFile(paths.podFile(id, 'hosts'), await hostsFile({ hostname, ips: network?.ips ?? [], host: !own }), { mode: 0o644 }),
+    writeFile(paths.podFile(id, 'hostname'), await hostnameFile({ hostname, host: !own }), { mode: 0o644 }),
+    writeFile(paths.podFile(id, 'resolv.conf'), await resolvConf(config.dns), { mode: 0o644 }),
+  ]);
+}
+
+/** The directory above every pod's, for whoever prepares the host. */
+export const podsParent = (podDir: string): string => dirname(podDir);

@@ -1,0 +1,56 @@
+import { join } from 'node:path';
+
+/** What of the configuration the runtime's requests obey. Made by the composition root from the Config. */
+export interface RuntimeSettings {
+  /** Parent of pods that name no cgroup parent of their own, cgroupfs syntax. */
+  readonly cgroupParent: string;
+  /** Processes a container may have; 0 is no limit. */
+  readonly pidsLimit: number;
+  /** Bytes of a log line before it is split (CRI: 16384). */
+  readonly logLineBytes: number;
+  /** Milliseconds output may still come after a process has ended. */
+  readonly drainMs: number;
+  /** Lower oom_score_adj as far as allowed instead of failing. */
+  readonly restrictOomScoreAdj: boolean;
+  /** Sysctls every pod with a network namespace gets unless it says otherwise. */
+  readonly defaultSysctls: Readonly<Record<string, string>>;
+  /** Names a RunPodSandbox may ask for; '' is the default and always allowed. */
+  readonly handlers: readonly string[];
+}
+
+/** What of the kernel the requests decide by. */
+export interface CapabilityFacts {
+  /** Names of all capabilities the kernel knows, in order of their numbers. */
+  readonly all: readonly string[];
+  readonly apparmor: boolean;
+  readonly selinux: boolean;
+}
+
+/** Bytes per stream that ExecSync keeps (CRI: 16 MiB). */
+export const execOutputBytes = 16 * 1024 * 1024;
+
+/** Where things lie on the host. One place for every path below the state directory. */
+export interface HostPaths {
+  readonly pods: string;
+  readonly netns: string;
+  podDir(sandboxId: string): string;
+  podFile(sandboxId: string, name: 'hosts' | 'hostname' | 'resolv.conf'): string;
+  /** An empty directory the root of a container is attached on, in the container's own mount namespace. */
+  rootMountpoint(sandboxId: string): string;
+  bundle(sandboxId: string, containerId: string): string;
+  netnsPin(sandboxId: string): string;
+}
+
+export function hostPaths(state: string, netns: string): HostPaths {
+  const pods = join(state, 'pods');
+  const podDir = (sandboxId: string): string => join(pods, sandboxId);
+  return {
+    pods,
+    netns,
+    podDir,
+    podFile: (sandboxId, name) => join(podDir(sandboxId), name),
+    rootMountpoint: (sandboxId) => join(podDir(sandboxId), 'root'),
+    bundle: (sandboxId, containerId) => join(podDir(sandboxId), 'c', containerId),
+    netnsPin: (sandboxId) => join(netns, `berth-${sandboxId}`),
+  };
+}
