@@ -58,9 +58,18 @@ struct plan_error {
 /* Checks every field of every step; 0 or -EINVAL. `bytes` must be aligned to 8. */
 int plan_decode(const uint8_t *bytes, size_t length, struct plan *out, struct plan_error *error);
 
+/* A mount kept for the pod's life under a name: /dev/shm of the pod. */
+struct held_mount {
+    char name[32];
+    int mount;     /* -1: this entry is free */
+    int namespace; /* the mount namespace it hangs in where the kernel cannot clone a detached mount, else -1 */
+};
+#define SHIM_MAX_HELD_MOUNTS 4
+
 /* What one shim holds for its pod, and what every launch needs of the shim. */
 struct shim_namespaces {
     int held[NAMESPACE_KINDS]; /* descriptors of the pod's namespaces, -1 where the pod has none of its own */
+    struct held_mount mounts[SHIM_MAX_HELD_MOUNTS];
     int own_pid;               /* the shim's own PID namespace, to come back after a clone into another */
     int proc;                  /* a procfs nobody else can reach; all of our writes to /proc go through it */
     /*
@@ -71,9 +80,12 @@ struct shim_namespaces {
     void *context;
 };
 
-/* Opens own_pid and proc, sets every held to -1. Needs the host's /proc only where fsopen("proc") is refused. */
+/*
+ * Opens own_pid and proc, holds nothing. Makes the process non-dumpable and sees to it that descriptors 0 to 2 are open.
+ * Needs the host's /proc only where fsopen("proc") is refused.
+ */
 int launch_init(struct shim_namespaces *held);
-/* Closes every held namespace (the pins of a sandbox plan are the agent's to remove). */
+/* Closes every held namespace and mount (the pins of a sandbox plan are the agent's to remove). */
 void launch_drop_namespaces(struct shim_namespaces *held);
 
 #define LAUNCH_CONSOLE_NONE (-1)
