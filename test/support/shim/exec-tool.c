@@ -9,7 +9,7 @@
  * goes to ours. --die ends the tool right after launch_begin() of the next plan, as a shim that crashes would.
  * --time N launches the next plan N times and prints the medians.
  */
-#include "execute.h"
+#include "../../../src/native/shim/execute.h"
 
 #include <poll.h>
 #include <signal.h>
