@@ -108,7 +108,7 @@ interface Block {
 /** The header block that starts with the HEADERS frame at `at`: its fragments without padding and priority. */
 function findBlock(data: Buffer, at: number): Block | undefined {
   const fragments: Fragment[] = [];
-  for (let frame = at; frame + frameHeaderLength <= data.length; ) {
+  for (let frame = at; frame + frameHeaderLength <= data.length;) {
     const type = data[frame + 3];
     if (frame !== at && type !== continuationFrame) return { fragments: [], end: frame };
     const start = frame + frameHeaderLength;

@@ -134,11 +134,7 @@ interface Abort {
 /** setTimeout fires at once for longer times than this, in milliseconds; nobody waits 24 days. */
 const longestTimer = 2 ** 31 - 1;
 
-function abortOf<Request, Response>(
-  method: string,
-  wireCall: Unary<Request, Response>,
-  stopping: AbortSignal,
-): Abort {
+function abortOf<Request, Response>(method: string, wireCall: Unary<Request, Response>, stopping: AbortSignal): Abort {
   const controller = new AbortController();
   const expired = (): void => controller.abort(new RuntimeError('deadline', `${method}: the request's time is up`));
   const gone = (): void => {

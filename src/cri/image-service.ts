@@ -6,14 +6,7 @@ import type { Image } from '../runtime/model.js';
 import { ListEncoder, alreadyEncoded } from './encoded-list.js';
 import { changes, reads, unimplementedStream } from './handler.js';
 import type { MakeHandler } from './handler.js';
-import {
-  imageFilter,
-  imageReference,
-  imageSpec,
-  registryAuth,
-  wireFilesystem,
-  wireImage,
-} from './translate/image.js';
+import { imageFilter, imageReference, imageSpec, registryAuth, wireFilesystem, wireImage } from './translate/image.js';
 import { wireObjectInfo } from './translate/status.js';
 
 /** The generated definition, with the list that encodes itself. */

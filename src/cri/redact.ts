@@ -4,10 +4,13 @@
  */
 export function redactUrls(text: string): string {
   if (!text.includes('://')) return text;
-  return text.replace(urlWithSecrets, (_all, scheme: string, user: string | undefined, rest: string, query?: string) => {
-    const hiddenUser = user === undefined ? '' : 'redacted@';
-    return `${scheme}${hiddenUser}${rest}${query === undefined ? '' : '?redacted'}`;
-  });
+  return text.replace(
+    urlWithSecrets,
+    (_all, scheme: string, user: string | undefined, rest: string, query?: string) => {
+      const hiddenUser = user === undefined ? '' : 'redacted@';
+      return `${scheme}${hiddenUser}${rest}${query === undefined ? '' : '?redacted'}`;
+    },
+  );
 }
 
 const urlWithSecrets = /([a-z][a-z0-9+.-]*:\/\/)([^\s/?#@"']*@)?([^\s?#"']*)(\?[^\s"']*)?/gi;

@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events';
 import { Server as GrpcServer, ServerCredentials } from '@grpc/grpc-js';
 import { silentObserver } from '../kit/observer.js';
 import type { Runtime } from '../runtime/facade.js';
@@ -40,6 +41,7 @@ const unwatched: WatchRequest = () => ({ observer: silentObserver, end: () => un
 export async function serveCri(options: CriServerOptions): Promise<CriServer> {
   const inflight = options.inflight ?? new Inflight();
   const stopping = new AbortController();
+  setMaxListeners(0, stopping.signal); // one listener per request in flight
   const grpc = grpcServer(options, inflight, stopping.signal);
   const injector = grpc.createConnectionInjector(ServerCredentials.createInsecure());
   const listener = await listenOn(options.socketPath, (socket) =>

@@ -79,7 +79,13 @@ function methodRows(service: File['service'][number]): string[] {
   return methods.map((method, index) => {
     assert.notEqual(method.clientStreaming, true, method.name);
     const signature = `${local(method.inputType)}->${local(method.outputType)}`;
-    return row(service.name, index + 1, method.name, signature, method.serverStreaming === true ? 'server-stream' : 'unary');
+    return row(
+      service.name,
+      index + 1,
+      method.name,
+      signature,
+      method.serverStreaming === true ? 'server-stream' : 'unary',
+    );
   });
 }
 
@@ -92,7 +98,10 @@ describe('api.proto', () => {
       ...file.enumType.flatMap((type) => enumRows('', type)),
       ...file.service.flatMap(methodRows),
     ];
-    const expected = readFileSync(new URL('fields.tsv', import.meta.url), 'utf8').trimEnd().split('\n').slice(1);
+    const expected = readFileSync(new URL('fields.tsv', import.meta.url), 'utf8')
+      .trimEnd()
+      .split('\n')
+      .slice(1);
     assert.deepEqual(actual.sort(), expected.sort());
   });
 });

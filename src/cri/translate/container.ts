@@ -27,14 +27,20 @@ const mountOptions = new Set(['noexec', 'nodev', 'nosuid']);
 function mountSource(path: string, mount: wire.Mount): Pick<Mount, 'hostPath' | 'image' | 'imageSubPath'> {
   if (mount.image === undefined) {
     if (mount.imageSubPath !== '') throw invalid(`${path}.image_sub_path`, 'needs image');
-    return { hostPath: absolutePath(`${path}.host_path`, nonEmpty(`${path}.host_path`, mount.hostPath)), imageSubPath: '' };
+    return {
+      hostPath: absolutePath(`${path}.host_path`, nonEmpty(`${path}.host_path`, mount.hostPath)),
+      imageSubPath: '',
+    };
   }
   if (mount.hostPath !== '') throw invalid(`${path}.host_path`, 'excludes image');
   const image = imageSpec(`${path}.image`, mount.image);
   return { hostPath: '', image, imageSubPath: pathBelow(`${path}.image_sub_path`, mount.imageSubPath) };
 }
 
-function checkRecursiveReadOnly(path: string, mount: Pick<Mount, 'readonly' | 'propagation' | 'recursiveReadOnly'>): void {
+function checkRecursiveReadOnly(
+  path: string,
+  mount: Pick<Mount, 'readonly' | 'propagation' | 'recursiveReadOnly'>,
+): void {
   if (!mount.recursiveReadOnly) return;
   if (!mount.readonly) throw invalid(`${path}.recursive_read_only`, 'needs readonly');
   if (mount.propagation !== 'private') throw invalid(`${path}.recursive_read_only`, 'needs propagation PRIVATE');
@@ -88,7 +94,10 @@ function workingDir(path: string, value: string): string {
   return value === '' ? '' : absolutePath(path, value);
 }
 
-function process(path: string, config: wire.ContainerConfig): Pick<ContainerConfig, 'command' | 'args' | 'workingDir' | 'env'> {
+function process(
+  path: string,
+  config: wire.ContainerConfig,
+): Pick<ContainerConfig, 'command' | 'args' | 'workingDir' | 'env'> {
   return {
     command: texts(`${path}.command`, config.command),
     args: texts(`${path}.args`, config.args),

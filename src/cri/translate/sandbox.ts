@@ -14,19 +14,7 @@ import type {
   SandboxState,
   StringMap,
 } from '../../runtime/model.js';
-import {
-  absolutePath,
-  choice,
-  climbs,
-  copyMap,
-  given,
-  line,
-  name,
-  required,
-  text,
-  within,
-  word,
-} from './fields.js';
+import { absolutePath, choice, climbs, copyMap, given, line, name, required, text, within, word } from './fields.js';
 import { linuxResources } from './resources.js';
 import { namespaceModes, sandboxSecurity } from './security.js';
 

@@ -143,10 +143,7 @@ function capabilityChanges(path: string, changes: wire.Capability | undefined): 
 const groups = (path: string, ids: readonly bigint[]): readonly number[] =>
   ids.map((gid, index) => id(`${path}[${index}]`, gid));
 
-export function sandboxSecurity(
-  path: string,
-  security: wire.LinuxSandboxSecurityContext | undefined,
-): SandboxSecurity {
+export function sandboxSecurity(path: string, security: wire.LinuxSandboxSecurityContext | undefined): SandboxSecurity {
   const runAsUser = optionalId(`${path}.run_as_user`, security?.runAsUser);
   const runAsGroup = optionalId(`${path}.run_as_group`, security?.runAsGroup);
   if (runAsGroup !== undefined && runAsUser === undefined) throw invalid(`${path}.run_as_group`, 'needs run_as_user');

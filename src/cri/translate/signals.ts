@@ -11,7 +11,10 @@ for (const [key, value] of Object.entries(Signal)) {
 
 /** `SIGNAL_SIGRTMINPLUS3` → `SIGRTMIN+3`. */
 function nameOf(key: string): string {
-  return key.replace(/^SIGNAL_/, '').replace('PLUS', '+').replace('MINUS', '-');
+  return key
+    .replace(/^SIGNAL_/, '')
+    .replace('PLUS', '+')
+    .replace('MINUS', '-');
 }
 
 /** The signal's name as the runtime writes it, or undefined when the choice is left to image and runtime. */
