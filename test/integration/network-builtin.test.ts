@@ -59,6 +59,7 @@ function tests(): void {
         table: 'btest',
         subnets: ['10.199.0.0/24', 'fd00:b::/64'],
         stateDirectory: join(directory, 'state'),
+        masquerade: true,
         lingerMs: 0,
         settleMs: 0,
         ...options,

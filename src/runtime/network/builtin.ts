@@ -45,7 +45,9 @@ export interface BuiltinOptions {
   readonly table: string;
   /** One per IP family; the first is the family of a pod's primary address. */
   readonly subnets: readonly string[];
-  /** Bytes; absent: that of the node's network cards. */
+  /** Whether pods leave the node with its address; false where the network routes the subnets. */
+  readonly masquerade: boolean;
+  /** Bytes; absent: the smallest of the node's network cards. */
   readonly mtu?: number;
   /** Where attachments are on record; below /run, as pods do not survive a reboot. */
   readonly stateDirectory: string;
@@ -61,7 +63,8 @@ export interface BuiltinOptions {
 export const builtinDefaults = {
   bridge: 'berth0',
   table: 'berth',
-  subnets: ['10.77.0.0/16'],
+  subnets: ['10.199.0.0/16'],
+  masquerade: true,
   lingerMs: 5_000,
   settleMs: 1_000,
 } as const;
@@ -97,7 +100,7 @@ export function createBuiltinNetwork(options: BuiltinOptions, deps: BuiltinDeps)
 
   const route = deps.openNetlink(netlink.rtnetlink.NETLINK_ROUTE);
   const rules: HostRules = createHostRules(
-    { table: options.table, bridge: options.bridge, subnets: pools.map((pool) => pool.prefix) },
+    { ...options, subnets: pools.map((pool) => pool.prefix) },
     { ...deps, published: () => [...attachments.values()].filter((a) => !a.leaving).flatMap((a) => a.ports) },
   );
   const sandboxLock = new KeyedLock();

@@ -40,6 +40,8 @@ export interface FirewallShape {
   readonly table: string;
   readonly bridge: string;
   readonly subnet: Prefix;
+  /** Whether pods leave the node with its address. */
+  readonly masquerade: boolean;
 }
 
 type Nft = Netlink['nftables'];
@@ -183,6 +185,10 @@ function rulesOf(nft: Nft, shape: FirewallShape): [string, Uint8Array[]][] {
     addressIn(nft, family.sourceOffset, prefix, how);
   const destination = (prefix: Prefix, how: 'equal' | 'differs' = 'equal'): Uint8Array[] =>
     addressIn(nft, family.destinationOffset, prefix, how);
+  const leaving: [string, Uint8Array[]][] = [
+    ['postrouting', [...source(subnet), ...destination(family.multicast), nft.accept()]],
+    ['postrouting', [...source(subnet), ...destination(subnet, 'differs'), nft.masquerade()]],
+  ];
   return [
     ['guard', [...fromBridge, ...destination(family.loopback), nft.drop()]],
     ['guard', [...fromBridge, ...source(family.loopback), nft.drop()]],
@@ -190,8 +196,7 @@ function rulesOf(nft: Nft, shape: FirewallShape): [string, Uint8Array[]][] {
     ['output', toLocal],
     ['host_ports', addressPortRule(nft, subnet.family)],
     ['host_ports', portRule(nft, subnet.family)],
-    ['postrouting', [...source(subnet), ...destination(family.multicast), nft.accept()]],
-    ['postrouting', [...source(subnet), ...destination(subnet, 'differs'), nft.masquerade()]],
+    ...(shape.masquerade ? leaving : []),
     ['postrouting', [...source(subnet), ...toBridge, ...wasRewritten(nft), nft.masquerade()]],
     ['postrouting', [...source(family.loopback), ...toBridge, nft.masquerade()]],
   ];

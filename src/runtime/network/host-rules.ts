@@ -34,17 +34,14 @@ export interface HostRulesDeps {
 }
 
 export function createHostRules(
-  shape: { readonly table: string; readonly bridge: string; readonly subnets: readonly Prefix[] },
+  shape: Omit<FirewallShape, 'subnet'> & { readonly subnets: readonly Prefix[] },
   deps: HostRulesDeps,
 ): HostRules {
   const { netlink, writeSysctl } = deps;
   const nft = netlink.nftables;
   const socket = deps.openNetlink(nft.NETLINK_NETFILTER);
-  const families: FirewallShape[] = shape.subnets.map((subnet) => ({
-    table: shape.table,
-    bridge: shape.bridge,
-    subnet,
-  }));
+  const { table, bridge, masquerade } = shape;
+  const families: FirewallShape[] = shape.subnets.map((subnet) => ({ table, bridge, masquerade, subnet }));
   let installed = false;
   let loopbackRouted = false;
 

@@ -44,15 +44,11 @@ export interface NetworkRequest extends DetachRequest {
   readonly labels: StringMap;
   readonly dns?: DnsConfig;
   readonly cgroupParent: string;
-  readonly bandwidth?: Bandwidth;
+  /** Addresses and MAC address to ask CNI plugins for, when the pod must have certain ones. */
+  readonly ips?: readonly string[];
+  readonly mac?: string;
   /** Speaks NETLINK_ROUTE inside the pod's network namespace; the pod's shim does it. */
   readonly netlink: NetlinkSend;
-}
-
-/** Rates in bits per second, from the annotations `kubernetes.io/ingress-bandwidth` and `…/egress-bandwidth`. */
-export interface Bandwidth {
-  readonly ingressRate?: number;
-  readonly egressRate?: number;
 }
 
 export interface NetworkResult {
