@@ -3,7 +3,7 @@ import type { Cgroups } from './cgroups/types.js';
 import type { Shim } from './launch/shim.js';
 import type { Image } from './model.js';
 import type { PodNetwork } from './network/pod-network.js';
-import type { Registry } from './state/registry.js';
+import type { Registry } from './registry.js';
 import type { Residue } from './state/residue.js';
 import type { KernelFacts } from '../native/kernel-facts.js';
 import type { Snapshotter } from './snapshots/snapshotter.js';

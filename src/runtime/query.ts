@@ -1,6 +1,6 @@
 import type { ContainerFilter, ContainerView, SandboxFilter, SandboxView } from './facade.js';
 import type { StringMap } from './model.js';
-import type { Registry } from './state/registry.js';
+import type { Registry } from './registry.js';
 
 /** Reads, from memory alone. Objects whose first request is still under way are not shown: they may yet be undone. */
 export function listSandboxes(registry: Registry, filter: SandboxFilter): SandboxView[] {

@@ -14,7 +14,6 @@ import { updateContainerResources } from './containers/update.js';
 import type {
   ContainerRequests,
   CreateContainerInput,
-  ImageRequests,
   Runtime,
   RuntimeStatus,
   SandboxRequests,
@@ -22,6 +21,7 @@ import type {
 import { imageRequests } from './image-requests.js';
 import { JoinedRequests } from './join.js';
 import type { Images } from './images/images.js';
+import { cleanOrphans, findOrphans } from './orphans.js';
 import type { Parts } from './parts.js';
 import { listContainers, listSandboxes } from './query.js';
 import { removePodSandbox } from './sandbox/remove.js';
@@ -33,6 +33,7 @@ export interface RuntimeOptions {
   readonly parts: Omit<Parts, 'images'> & { readonly images: Images };
   /** Facts for verbose status that do not change: configuration, kernel. */
   readonly facts: Readonly<Record<string, unknown>>;
+  readonly listNetnsPins: () => Promise<readonly string[]>;
   readonly close: () => Promise<void>;
 }
 
@@ -44,6 +45,10 @@ export function createRuntime(options: RuntimeOptions): Runtime {
   return {
     sandboxes: sandboxRequests(parts, joined, locks),
     containers: containerRequests(parts, joined, locks),
+    maintenance: {
+      orphans: () => findOrphans({ ...parts, listNetnsPins: options.listNetnsPins }),
+      clean: () => cleanOrphans({ ...parts, listNetnsPins: options.listNetnsPins }),
+    },
     images: imageRequests(parts.images, parts.settings.handlers, parts.host),
     status: () => status(parts),
     info: () => ({
@@ -158,5 +163,3 @@ function status(parts: RuntimeOptions['parts']): RuntimeStatus {
     features: { supplementalGroupsPolicy: true, userNamespacesHostNetwork: false, mountOptions: true },
   };
 }
-
-export type { ImageRequests };

@@ -14,6 +14,12 @@ export interface RuntimeSettings {
   readonly restrictOomScoreAdj: boolean;
   /** Sysctls every pod with a network namespace gets unless it says otherwise. */
   readonly defaultSysctls: Readonly<Record<string, string>>;
+  /** Bytes per stream that ExecSync keeps (CRI: 16 MiB). */
+  readonly execOutputBytes: number;
+  /** Full names of the capabilities of a container that asks for no change. */
+  readonly defaultCapabilities: readonly string[];
+  /** Resource limits of containers by name without RLIMIT_, as `soft:hard`; others are inherited. */
+  readonly rlimits: Readonly<Record<string, string>>;
   /** Names a RunPodSandbox may ask for; '' is the default and always allowed. */
   readonly handlers: readonly string[];
 }
@@ -25,9 +31,6 @@ export interface CapabilityFacts {
   readonly apparmor: boolean;
   readonly selinux: boolean;
 }
-
-/** Bytes per stream that ExecSync keeps (CRI: 16 MiB). */
-export const execOutputBytes = 16 * 1024 * 1024;
 
 /** Where things lie on the host. One place for every path below the state directory. */
 export interface HostPaths {

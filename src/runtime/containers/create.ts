@@ -2,6 +2,7 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Call } from '../../kit/call.js';
 import { RuntimeError, invalid } from '../../kit/errors.js';
+import { StepRecorder } from '../../kit/step-recorder.js';
 import { Undo } from '../../kit/undo.js';
 import type { CgroupResources } from '../cgroups/types.js';
 import type { CreateContainerInput } from '../facade.js';
@@ -13,11 +14,11 @@ import { encodePlan } from '../plan/wire.js';
 import { containerSpec } from '../spec/container-spec.js';
 import { containerNamespaces } from '../spec/namespaces.js';
 import type { OciDeviceRule, OciSpec } from '../spec/oci.js';
+import { parseRlimits } from '../spec/rlimits.js';
 import { signalName } from '../spec/signals.js';
 import { resolveUser } from '../spec/user.js';
-import type { SandboxEntry } from '../state/registry.js';
+import type { SandboxEntry } from '../registry.js';
 import type { ContainerRecord } from '../state/records.js';
-import { recordTimings } from '../state/timings.js';
 import { shmName } from '../sandbox/shim-events.js';
 import { gatherDevices, gatherMounts, gatherUserDatabase } from './gather.js';
 import { launchFacts } from './launch-facts.js';
@@ -39,8 +40,8 @@ export async function createContainer(input: CreateContainerInput, deps: CreateC
   if (sandbox.record.stage !== 'ready') {
     throw new RuntimeError('wrong-state', `pod sandbox ${sandbox.record.id} is not ready`);
   }
-  const timed = recordTimings(call.observer, () => performance.now());
-  const undo = new Undo(timed.observer);
+  const observer = new StepRecorder(call.observer);
+  const undo = new Undo(observer);
   const id = host.newId();
   try {
     const image = findImage(input, deps);
@@ -78,7 +79,7 @@ export async function createContainer(input: CreateContainerInput, deps: CreateC
       if (registry.sandbox(sandbox.record.id).record.stage !== 'ready') {
         throw new RuntimeError('wrong-state', `pod sandbox ${sandbox.record.id} was stopped meanwhile`);
       }
-      registry.updateContainer(id, { stage: 'created', timings: timed.timings() });
+      registry.updateContainer(id, { stage: 'created', steps: observer.steps });
     });
     undo.commit();
     return id;
@@ -152,7 +153,7 @@ function firstRecord(
     mounts: config.mounts,
     resources: config.resources,
     rootfs: input.rootfs ?? '',
-    timings: [],
+    steps: [],
   };
 }
 
@@ -189,6 +190,8 @@ async function build(
     },
     devices: await gatherDevices(config.devices, security.privileged),
     allCapabilities: host.capabilities.all,
+    defaultCapabilities: settings.defaultCapabilities,
+    rlimits: parseRlimits(settings.rlimits),
     seccomp: await seccompFor(security, deps),
     apparmorProfile: apparmorFor(security, host.capabilities.apparmor),
     pidsLimit: settings.pidsLimit === 0 ? undefined : settings.pidsLimit,

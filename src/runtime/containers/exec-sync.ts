@@ -6,7 +6,6 @@ import type { ExecOutcome } from '../facade.js';
 import type { Parts } from '../parts.js';
 import { compileExecPlan } from '../plan/compile-exec.js';
 import { encodePlan } from '../plan/wire.js';
-import { execOutputBytes } from '../settings.js';
 import { execFacts } from './launch-facts.js';
 import { decodeSpec } from './spec-json.js';
 
@@ -42,7 +41,7 @@ export async function execSync(
         containerId: record.id,
         plan,
         timeoutMs: Math.max(0, timeoutSeconds) * 1000,
-        limitBytes: execOutputBytes,
+        limitBytes: deps.settings.execOutputBytes,
         drainMs: deps.settings.drainMs,
       },
       call,

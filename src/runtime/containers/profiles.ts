@@ -6,11 +6,11 @@ import { processCapabilities } from '../spec/container-spec.js';
 /** The seccomp object of a container, or undefined to run unconfined, as absent and privileged do. */
 export async function seccompFor(
   security: ContainerSecurity,
-  deps: Pick<Parts, 'seccomp' | 'host'>,
+  deps: Pick<Parts, 'seccomp' | 'host' | 'settings'>,
 ): Promise<unknown> {
   const profile = security.seccomp;
   if (security.privileged || profile === undefined || profile.kind === 'unconfined') return undefined;
-  const names = processCapabilities(security, deps.host.capabilities.all).effective ?? [];
+  const names = processCapabilities(security, deps.host.capabilities.all, deps.settings.defaultCapabilities).effective ?? [];
   if (profile.kind === 'runtime-default') return deps.seccomp.runtimeDefault(names);
   return await deps.seccomp.localhost(profile.localhostRef ?? '', names);
 }

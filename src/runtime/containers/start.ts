@@ -2,9 +2,9 @@ import { mkdir, readFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { Call } from '../../kit/call.js';
 import { RuntimeError, asRuntimeError, messageOf } from '../../kit/errors.js';
+import { StepRecorder } from '../../kit/step-recorder.js';
 import type { Parts } from '../parts.js';
 import type { ContainerRecord } from '../state/records.js';
-import { recordTimings } from '../state/timings.js';
 
 export type StartContainerDeps = Pick<Parts, 'settings' | 'paths' | 'host' | 'registry' | 'cgroups'>;
 
@@ -26,12 +26,12 @@ export async function startContainer(idOrPrefix: string, deps: StartContainerDep
   if (shim === undefined || sandbox.record.stage !== 'ready') {
     throw new RuntimeError('wrong-state', `pod sandbox ${sandbox.record.id} is not ready`);
   }
-  const timed = recordTimings(call.observer, () => performance.now());
+  const observer = new StepRecorder(call.observer);
   registry.updateContainer(record.id, { stage: 'starting' });
   try {
-    const plan = await timed.observer.step('read plan', () => readFile(join(deps.paths.bundle(sandbox.record.id, record.id), 'plan')));
-    if (record.logPath !== '') await timed.observer.step('make log directory', () => mkdir(dirname(record.logPath), { recursive: true, mode: 0o755 }));
-    const started = await timed.observer.step('execute plan', () =>
+    const plan = await observer.step('read plan', () => readFile(join(deps.paths.bundle(sandbox.record.id, record.id), 'plan')));
+    if (record.logPath !== '') await observer.step('make log directory', () => mkdir(dirname(record.logPath), { recursive: true, mode: 0o755 }));
+    const started = await observer.step('execute plan', () =>
       shim.start(
         {
           containerId: record.id,
@@ -52,7 +52,7 @@ export async function startContainer(idOrPrefix: string, deps: StartContainerDep
       pid: started.pid,
       startTime: started.startTime,
       startedAt: started.startedAt,
-      timings: [...record.timings, ...timed.timings()],
+      steps: [...record.steps, ...observer.steps],
     });
   } catch (error) {
     registry.updateContainer(record.id, {

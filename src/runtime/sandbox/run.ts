@@ -2,6 +2,7 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { Call } from '../../kit/call.js';
 import { RuntimeError, invalid } from '../../kit/errors.js';
+import { StepRecorder } from '../../kit/step-recorder.js';
 import { Undo } from '../../kit/undo.js';
 import type { Shim } from '../launch/shim.js';
 import type { PodSandboxConfig } from '../model.js';
@@ -13,7 +14,6 @@ import { encodePlan } from '../plan/wire.js';
 import { shmBytes } from '../spec/defaults.js';
 import { admitSysctls, sandboxNamespaces, sysctlPath } from '../spec/namespaces.js';
 import type { SandboxRecord } from '../state/records.js';
-import { recordTimings } from '../state/timings.js';
 import { shmName, takeUpShim } from './shim-events.js';
 
 export interface RunPodSandboxInput {
@@ -33,8 +33,8 @@ export type RunPodSandboxDeps = Pick<
 export async function runPodSandbox(input: RunPodSandboxInput, deps: RunPodSandboxDeps, call: Call): Promise<string> {
   const { config } = input;
   const { registry, residue, paths, host, cgroups } = deps;
-  const timed = recordTimings(call.observer, () => performance.now());
-  const undo = new Undo(timed.observer);
+  const observer = new StepRecorder(call.observer);
+  const undo = new Undo(observer);
   const id = host.newId();
   const namespaces = sandboxNamespaces(config.security.namespaces);
   const sysctls = admittedSysctls(config, deps);
@@ -73,10 +73,10 @@ export async function runPodSandbox(input: RunPodSandboxInput, deps: RunPodSandb
         shm: namespaces.own.includes('ipc') ? { name: shmName, bytes: shmBytes } : undefined,
         cgroup: namespaces.own.includes('pid') ? join : undefined,
       });
-      return shim.hold(encodePlan(plan), { ...call, observer: timed.observer });
+      return shim.hold(encodePlan(plan), { ...call, observer });
     });
     held.warnings.forEach((warning) => call.observer.note('warn', warning, { sandbox: id }));
-    const network = await attachNetwork(id, config, shim, undo, deps, { ...call, observer: timed.observer });
+    const network = await attachNetwork(id, config, shim, undo, deps, { ...call, observer });
     await undo.step('write pod files', () => writePodFiles(id, config, network, deps));
     await undo.step('record ready', () => {
       takeUpShim(id, shim, deps);
@@ -85,7 +85,7 @@ export async function runPodSandbox(input: RunPodSandboxInput, deps: RunPodSandb
         shimPid: shim.pid,
         pausePid: held.pausePid,
         ips: network?.ips ?? [],
-        timings: timed.timings(),
+        steps: observer.steps,
       });
     });
     undo.commit();
@@ -120,7 +120,7 @@ function firstRecord(
     shimPid: 0,
     pausePid: 0,
     ips: [],
-    timings: [],
+    steps: [],
   };
 }
 

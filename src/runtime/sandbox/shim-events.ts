@@ -1,6 +1,6 @@
 import type { Parts } from '../parts.js';
 import type { Shim, ShimExit } from '../launch/shim.js';
-import { exitReason } from '../state/registry.js';
+import { exitReason } from '../registry.js';
 
 /** Name under which a pod's shim holds the mount of its /dev/shm. */
 export const shmName = 'shm';

@@ -1,9 +1,9 @@
 import { invalid } from '../../kit/errors.js';
 import type { ContainerConfig, ContainerSecurity, ImageRunConfig, Mount, PodSandboxConfig } from '../model.js';
-import { defaultCapabilities, defaultMounts } from './defaults.js';
+import { defaultMounts } from './defaults.js';
 import { Environment, defaultPath } from './environment.js';
 import type { ContainerNamespaces } from './namespaces.js';
-import type { OciCapabilities, OciDevice, OciDeviceRule, OciMount, OciNamespace, OciSpec } from './oci.js';
+import type { OciCapabilities, OciDevice, OciDeviceRule, OciMount, OciNamespace, OciRlimit, OciSpec } from './oci.js';
 import type { ResolvedUser } from './user.js';
 
 /** Files the pod's run request made, bound into every container unless a mount of the request takes their place. */
@@ -34,6 +34,8 @@ export interface ContainerSpecInput {
   readonly devices: readonly HostDevice[];
   /** Names of all capabilities this kernel has. */
   readonly allCapabilities: readonly string[];
+  readonly defaultCapabilities: readonly string[];
+  readonly rlimits: readonly OciRlimit[];
   /** The OCI `linux.seccomp` object; undefined runs unconfined. */
   readonly seccomp: unknown;
   readonly apparmorProfile: string | undefined;
@@ -54,7 +56,8 @@ export function containerSpec(input: ContainerSpecInput): OciSpec {
       args: processArgs(config, input.image),
       env: processEnv(input),
       cwd: processCwd(config, input.image),
-      capabilities: processCapabilities(security, input.allCapabilities),
+      capabilities: processCapabilities(security, input.allCapabilities, input.defaultCapabilities),
+      rlimits: input.rlimits,
       noNewPrivileges: security.noNewPrivs,
       ...(input.apparmorProfile === undefined ? {} : { apparmorProfile: input.apparmorProfile }),
       ...(config.resources.oomScoreAdj === undefined ? {} : { oomScoreAdj: config.resources.oomScoreAdj }),
@@ -103,10 +106,14 @@ function processCwd(config: ContainerConfig, image: ImageRunConfig): string {
 }
 
 /** Inheritable holds only what is asked for as ambient: anything more outlives a change of user (CVE-2022-24769). */
-export function processCapabilities(security: ContainerSecurity, all: readonly string[]): OciCapabilities {
+export function processCapabilities(
+  security: ContainerSecurity,
+  all: readonly string[],
+  defaults: readonly string[],
+): OciCapabilities {
   const { capabilities, privileged } = security;
   if (privileged) return { bounding: all, effective: all, permitted: all, ambient: [] };
-  const wanted = new Set(defaultCapabilities);
+  const wanted = new Set(defaults);
   const field = 'config.linux.security_context.capabilities';
   if (capabilities.add.includes('ALL')) all.forEach((name) => wanted.add(name));
   if (capabilities.drop.includes('ALL')) wanted.clear();

@@ -1,11 +1,5 @@
+import type { RecordedStep } from '../../kit/step-recorder.js';
 import type { ContainerConfig, ExitRecord, LinuxResources, PodSandboxConfig, ReportedMount } from '../model.js';
-
-/** How long one step of a request took. Offsets and durations in microseconds, from the request's start. */
-export interface StepTiming {
-  readonly name: string;
-  readonly startUs: number;
-  readonly durationUs: number;
-}
 
 /**
  * What is known of a pod sandbox, as it is on disk. The stage says how far its own requests came; whether it is READY
@@ -27,7 +21,8 @@ export interface SandboxRecord {
   readonly shimPid: number;
   readonly pausePid: number;
   readonly ips: readonly string[];
-  readonly timings: readonly StepTiming[];
+  /** How its start went, for the waterfall. */
+  readonly steps: readonly RecordedStep[];
 }
 
 /** What is known of a container, as it is on disk. Its state is derived (`containerState`). */
@@ -54,7 +49,8 @@ export interface ContainerRecord {
   readonly resources: LinuxResources;
   /** An unmanaged directory that is the root; '' when the root is a snapshot. */
   readonly rootfs: string;
-  readonly timings: readonly StepTiming[];
+  /** How its start went, for the waterfall. */
+  readonly steps: readonly RecordedStep[];
 }
 
 export const recordVersions = { sandboxes: 1, containers: 1, residue: 1 } as const;

@@ -1,22 +1,18 @@
-import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { isErrno, messageOf } from '../../kit/errors.js';
-import type { Observer } from '../../kit/observer.js';
-import type { ShimExit, ShimState } from '../launch/shim.js';
-import type { Parts } from '../parts.js';
-import type { ContainerRecord, SandboxRecord } from './records.js';
-import type { Table } from './store.js';
+import { messageOf } from '../kit/errors.js';
+import type { Observer } from '../kit/observer.js';
+import type { ShimExit, ShimState } from './launch/shim.js';
+import { findStrangers, type OrphanDeps } from './orphans.js';
+import type { Parts } from './parts.js';
+import type { ContainerRecord, SandboxRecord } from './state/records.js';
+import type { Table } from './state/store.js';
 
-export type RecoverDeps = Pick<
-  Parts,
-  'paths' | 'host' | 'registry' | 'residue' | 'cgroups' | 'shims' | 'snapshots' | 'network'
-> & {
+export type RecoverDeps = OrphanDeps & Pick<Parts, 'host' | 'shims' | 'network'> & {
   readonly tables: { readonly sandboxes: Table<SandboxRecord>; readonly containers: Table<ContainerRecord> };
   readonly observer: Observer;
   /** Connects a pod's shim to its records. */
   readonly takeUp: (sandboxId: string, shim: NonNullable<Awaited<ReturnType<Parts['shims']['connect']>>>) => void;
   readonly recordExit: (exit: ShimExit) => void;
-  readonly listNetnsPins: () => Promise<readonly string[]>;
 };
 
 /**
@@ -112,32 +108,10 @@ async function undoContainer(record: ContainerRecord, deps: RecoverDeps): Promis
   deps.registry.deleteContainer(record.id);
 }
 
-/** Things in Berth's own directories that no record names. */
+/** What lies in Berth's own directories without a record. */
 async function removeStrangers(deps: RecoverDeps): Promise<void> {
-  const { registry, residue, paths } = deps;
-  const pods = new Set([...registry.sandboxes()].map(({ record }) => record.id));
-  const containers = new Set([...registry.containers()].map(({ record }) => record.id));
-  for (const name of await entries(paths.pods)) {
-    if (pods.has(name)) continue;
-    if (!name.startsWith('.')) await residue.clean('shim', name);
-    await residue.clean('directory', join(paths.pods, name));
-  }
-  for (const { key } of deps.snapshots.list()) {
-    if (!containers.has(key)) await residue.clean('snapshot', key);
-  }
-  const pins = new Set([...pods].map((id) => paths.netnsPin(id)));
-  for (const pin of await deps.listNetnsPins()) {
-    if (!pins.has(pin)) await residue.clean('netns', pin);
-  }
-  const live = new Set([...registry.sandboxes()].filter(({ record }) => record.stage === 'ready').map(({ record }) => record.id));
+  for (const { kind, target } of await findStrangers(deps)) await deps.residue.clean(kind, target);
+  const live = new Set<string>();
+  for (const { record } of deps.registry.sandboxes()) if (record.stage === 'ready') live.add(record.id);
   await deps.network.reconcile(live, { signal: new AbortController().signal, observer: deps.observer });
-}
-
-async function entries(dir: string): Promise<string[]> {
-  try {
-    return await readdir(dir);
-  } catch (error) {
-    if (isErrno(error, 'ENOENT')) return [];
-    throw error;
-  }
 }

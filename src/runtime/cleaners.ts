@@ -1,10 +1,10 @@
 import { randomBytes } from 'node:crypto';
 import { rename, rm, rmdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { isErrno } from '../../kit/errors.js';
-import { silentObserver } from '../../kit/observer.js';
-import type { Parts } from '../parts.js';
-import type { Cleaners } from './residue.js';
+import { isErrno } from '../kit/errors.js';
+import { silentObserver } from '../kit/observer.js';
+import type { Parts } from './parts.js';
+import type { Cleaners } from './state/residue.js';
 
 export type CleanerDeps = Pick<Parts, 'cgroups' | 'snapshots' | 'images' | 'shims' | 'network' | 'paths'> & {
   readonly unpin: (path: string) => Promise<void> | void;

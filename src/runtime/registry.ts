@@ -1,10 +1,10 @@
-import { RuntimeError, notFound } from '../../kit/errors.js';
-import type { ContainerView, SandboxView } from '../facade.js';
-import type { ContainerState, ExitRecord } from '../model.js';
-import type { Shim } from '../launch/shim.js';
-import { Names, containerName, sandboxName } from './names.js';
-import type { ContainerRecord, SandboxRecord } from './records.js';
-import type { Table } from './store.js';
+import { RuntimeError, notFound } from '../kit/errors.js';
+import type { ContainerView, SandboxView } from './facade.js';
+import type { ContainerState, ExitRecord } from './model.js';
+import type { Shim } from './launch/shim.js';
+import { Names, containerName, sandboxName } from './state/names.js';
+import type { ContainerRecord, SandboxRecord } from './state/records.js';
+import type { Table } from './state/store.js';
 
 /**
  * Every pod and container that exists, in memory: the truth for reads. A change replaces the record, writes it to the

@@ -1,0 +1,175 @@
+import { randomBytes } from 'node:crypto';
+import { chmodSync, mkdirSync, openSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { RuntimeError } from '../kit/errors.js';
+import type { Observer } from '../kit/observer.js';
+import type { Config } from '../config.js';
+import { deviceProgramCalls } from '../native/bpf.js';
+import { gatherKernelFacts, type KernelFacts } from '../native/kernel-facts.js';
+import { openNative, type Native } from '../native/native.js';
+import { openCgroups } from '../runtime/cgroups/cgroups.js';
+import type { Runtime } from '../runtime/facade.js';
+import { openSupervisor } from '../runtime/launch/supervisor.js';
+import { openSeccomp } from '../runtime/launch/seccomp.js';
+import { listPins, unpin } from '../runtime/network/netns.js';
+import { capabilityNames } from '../runtime/plan/capabilities.js';
+import type { HostParts, Parts } from '../runtime/parts.js';
+import { createRuntime } from '../runtime/runtime.js';
+import { hostPaths, type RuntimeSettings } from '../runtime/settings.js';
+import { recordExit, takeUpShim } from '../runtime/sandbox/shim-events.js';
+import { cleaners } from '../runtime/cleaners.js';
+import { recover } from '../runtime/recover.js';
+import { recordVersions, type ContainerRecord, type SandboxRecord } from '../runtime/state/records.js';
+import { Registry } from '../runtime/registry.js';
+import { openResidue, type ResidueRecord } from '../runtime/state/residue.js';
+import { openStore } from '../runtime/state/store.js';
+import { openImageParts } from './images.js';
+import { openNetwork } from './network.js';
+
+/** What an opened runtime gives beside its requests. */
+export interface OpenedRuntime {
+  readonly runtime: Runtime;
+  readonly native: Native;
+  readonly kernel: KernelFacts;
+  readonly parts: Parts;
+}
+
+/**
+ * Opens the runtime over the configured directories: locks them, gathers what the kernel can do, makes every part,
+ * and recovers what an earlier agent left. One runtime at a time holds a data directory; `in-progress` names the
+ * directory when another does.
+ */
+export async function openRuntime(config: Config, observer: Observer): Promise<OpenedRuntime> {
+  const native = openNative();
+  for (const dir of [config.root, config.state]) prepareDirectory(dir);
+  const lock = lockDirectory(config.root, native);
+  const kernel = gatherKernelFacts(native);
+  const settings = settingsOf(config, kernel);
+  const paths = hostPaths(config.state, config.network.netnsDir);
+  mkdirSync(paths.pods, { recursive: true, mode: 0o700 });
+  const host = hostParts(kernel);
+  const cgroups = openCgroups({
+    bpf: deviceProgramCalls(native.library, process.arch),
+    tolerateMissingHugetlb: config.cgroup.tolerateMissingHugetlb,
+  });
+  const store = openStore({
+    path: join(config.root, 'metadata'),
+    onQuarantine: (table, key, reason) =>
+      observer.note('error', `record ${table}/${key} is unreadable and was set aside: ${reason}`),
+  });
+  const tables = {
+    sandboxes: store.table<SandboxRecord>('sandboxes', recordVersions.sandboxes),
+    containers: store.table<ContainerRecord>('containers', recordVersions.containers),
+  };
+  const registry = new Registry(tables);
+  const { images, snapshots } = await openImageParts(config, store, native, observer);
+  const network = openNetwork(config, native, observer);
+  const shims = openSupervisor({ native, cgroupParent: config.cgroup.parent, cgroups, note: observer.note });
+  const residue = openResidue(
+    store.table<ResidueRecord>('residue', recordVersions.residue),
+    cleaners({
+      cgroups,
+      snapshots,
+      images,
+      shims,
+      network,
+      paths,
+      unpin: (path) => unpin(native.mounts, path),
+      podIdentity: (id) => registry.findSandbox(id)?.record.config.metadata ?? { name: '', namespace: '', uid: '' },
+    }),
+    observer,
+    host.now,
+  );
+  const parts = {
+    settings,
+    paths,
+    host,
+    kernel,
+    registry,
+    residue,
+    cgroups,
+    shims,
+    network,
+    images,
+    snapshots,
+    seccomp: openSeccomp({ cacheDir: join(config.root, 'seccomp'), kernel, profilePath: config.runtime.seccompProfile }),
+  };
+  await recover({
+    ...parts,
+    tables,
+    observer,
+    takeUp: (id, shim) => takeUpShim(id, shim, parts),
+    recordExit: (exit) => recordExit(exit, parts),
+    listNetnsPins: () => listPins(paths.netns),
+  });
+  const retry = setInterval(() => void residue.retry(), residueRetryMs);
+  retry.unref();
+  const runtime = createRuntime({
+    parts,
+    facts: { config, kernel: kernel.release, cgroup: cgroups.layout.version },
+    listNetnsPins: () => listPins(paths.netns),
+    close: async () => {
+      clearInterval(retry);
+      for (const { shim } of registry.sandboxes()) shim?.disconnect();
+      await network.close();
+      await images.close();
+      await store.close();
+      lock[Symbol.dispose]();
+    },
+  });
+  return { runtime, native, kernel, parts };
+}
+
+/** Milliseconds between attempts to remove what resisted. */
+const residueRetryMs = 30_000;
+
+/** Made 0700; one that is there is narrowed (CVE-2024-25621). */
+function prepareDirectory(path: string): void {
+  mkdirSync(path, { recursive: true, mode: 0o700 });
+  chmodSync(path, 0o700);
+}
+
+function lockDirectory(root: string, native: Native): Disposable {
+  const fd = openSync(join(root, 'lock'), 'a', 0o600);
+  const lock = native.library;
+  if (!native.files.tryLock(fd, true)) {
+    throw new RuntimeError('in-progress', `another berth holds ${root}: use its socket, or another --root`);
+  }
+  return { [Symbol.dispose]: () => void lock.now('close', root, fd) };
+}
+
+function settingsOf(config: Config, kernel: KernelFacts): RuntimeSettings {
+  const { runtime } = config;
+  return {
+    cgroupParent: config.cgroup.parent,
+    pidsLimit: runtime.pidsLimit,
+    logLineBytes: runtime.logLineBytes,
+    drainMs: runtime.drainMs,
+    execOutputBytes: runtime.execOutputBytes,
+    restrictOomScoreAdj: runtime.restrictOomScoreAdj || !kernel.canRaiseLimits,
+    defaultSysctls: {
+      ...(runtime.unprivilegedPorts ? { 'net.ipv4.ip_unprivileged_port_start': '0' } : {}),
+      ...(runtime.unprivilegedPing ? { 'net.ipv4.ping_group_range': '0 2147483647' } : {}),
+      ...runtime.defaultSysctls,
+    },
+    defaultCapabilities: runtime.capabilities.map((name) => (name.startsWith('CAP_') ? name : `CAP_${name}`)),
+    rlimits: runtime.rlimits,
+    handlers: [runtime.defaultHandler],
+  };
+}
+
+function hostParts(kernel: KernelFacts): HostParts {
+  const start = process.hrtime.bigint();
+  const wall = BigInt(Date.now()) * 1_000_000n;
+  return {
+    // Date has milliseconds; between two readings of it the monotonic clock tells moments apart.
+    now: () => wall + (process.hrtime.bigint() - start),
+    newId: () => randomBytes(32).toString('hex'),
+    bootId: readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim(),
+    capabilities: {
+      all: capabilityNames.slice(0, kernel.lastCapability + 1),
+      apparmor: kernel.apparmor,
+      selinux: kernel.selinux,
+    },
+  };
+}
