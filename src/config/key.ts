@@ -129,7 +129,8 @@ const byteUnits: Readonly<Record<string, number>> = {
   TiB: 2 ** 40,
 };
 
-function readBytes(given: unknown, where: string): number {
+/** Bytes of `65536`, `"65536"` or `"64KiB"`. */
+export function readBytes(given: unknown, where: string): number {
   if (typeof given === 'number' && Number.isSafeInteger(given)) return given;
   const match = typeof given === 'string' ? /^(\d+) ?([KMGT]iB|B|)$/.exec(given) : null;
   if (match === null) throw invalid(where, `must be bytes like 65536 or "64KiB", not ${show(given)}`);

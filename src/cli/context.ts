@@ -1,0 +1,31 @@
+import type { Config } from '../config.js';
+import type { Call } from '../kit/call.js';
+import type { Composition } from './composition.js';
+import type { RuntimeClient } from './remote/client-types.js';
+
+export interface Output {
+  readonly isTTY?: boolean | undefined;
+  readonly columns?: number | undefined;
+  write(data: string | Uint8Array): unknown;
+}
+
+/** What a command works with; everything of the process it may touch. */
+export interface Context {
+  readonly config: Config;
+  readonly configFile: string | undefined;
+  readonly configFlags: Readonly<Record<string, string>>;
+  readonly composition: Composition;
+  readonly stdout: Output;
+  readonly stderr: Output;
+  /** Aborted by the first SIGINT, SIGTERM or SIGHUP. */
+  readonly signal: AbortSignal;
+  /**
+   * The runtime: the running agent's when one answers, else opened in this process and closed when the command ends.
+   * With `agentOnly` it is an error when no agent runs.
+   */
+  connect(options?: { readonly agentOnly?: boolean }): Promise<RuntimeClient>;
+  /** True when `connect` spoke to an agent. */
+  readonly remote: boolean;
+  /** A call under `signal` whose warnings go to standard error. */
+  call(signal?: AbortSignal): Call;
+}
