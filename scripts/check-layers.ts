@@ -35,17 +35,24 @@ const layers: readonly Layer[] = [
     pure: true,
   },
   { name: 'facade', files: /^src\/runtime\/facade\.ts$/, may: ['core', 'errors'], types: ['kit'] },
+  // What requests are made of: records of types that name parts without importing them.
+  {
+    name: 'contract',
+    files: /^src\/runtime\/(parts|settings)\.ts$/,
+    may: ['core', 'errors'],
+    types: ['part', 'kit', 'facade'],
+  },
   {
     name: 'story',
     files: /^src\/runtime\/([a-z-]+\.ts$|sandbox\/|containers\/|images\/(pull|import)\.ts$)/,
-    may: ['part', 'core', 'facade', 'kit', 'errors'],
+    may: ['contract', 'part', 'core', 'facade', 'kit', 'errors'],
     types: ['native', 'config'],
   },
   {
     name: 'part',
     files: /^src\/runtime\/(images|snapshots|network|cgroups|logs|state|launch|idmap)\//,
     may: ['core', 'kit', 'errors'],
-    types: ['native', 'facade'],
+    types: ['native', 'facade', 'contract'],
     apart: true,
   },
   { name: 'observe', files: /^src\/observe\//, may: ['kit', 'errors'], types: ['config'] },

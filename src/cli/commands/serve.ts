@@ -25,18 +25,12 @@ export const serve: Command = {
     const { version } = composition;
     const logger = createLogger(config.log);
     const tracing = await openTracing(config.tracing, version);
-    let runtime: Runtime | undefined;
-    const metrics = config.metrics.enabled
-      ? createMetrics(
-          version,
-          sources(() => runtime),
-        )
-      : undefined;
+    const opened: { runtime?: Runtime } = {};
+    const metrics = config.metrics.enabled ? createMetrics(version, sources(opened)) : undefined;
     const observability = createObservability({ logger, metrics, tracing });
-
-    runtime = await composition.openRuntime(config, observability);
-    const opened = runtime;
-    const closers: (() => Promise<void>)[] = [() => opened.close(), () => tracing.close()];
+    const runtime = await composition.openRuntime(config, observability);
+    opened.runtime = runtime;
+    const closers: (() => Promise<void>)[] = [() => runtime.close(), () => tracing.close()];
     const stopReloading = reloadOnHangup(context, logger);
     try {
       const admin = await serveAdmin({
