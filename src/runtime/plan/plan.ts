@@ -61,7 +61,10 @@ export type OuterStep =
       readonly options: readonly FsOption[];
       readonly idmap: 'none' | 'pod';
     }
-  /** open_tree(OPEN_TREE_CLONE) of a host path, then mount_setattr. `create` makes a missing source directory (0755). */
+  /**
+   * open_tree(OPEN_TREE_CLONE) of a host path, then mount_setattr. `recursive` takes the mounts below too,
+   * `attributes.recursive` changes them too. `create` makes a missing source directory (0755).
+   */
   | {
       readonly op: 'bind-source';
       readonly slot: Slot;
@@ -69,8 +72,9 @@ export type OuterStep =
       readonly recursive: boolean;
       readonly attributes: MountAttributes;
       readonly idmap: 'none' | 'pod' | { readonly uids: readonly IdMapLine[]; readonly gids: readonly IdMapLine[] };
-      /** Index into this plan's words for messages: what the user calls this mount. */
+      /** What the user calls this mount, for messages. */
       readonly name: string;
+      readonly create?: boolean;
     }
   /** A detached tmpfs, proc, sysfs… that the host's root must make (fsopen, fsconfig, fsmount). */
   | {
@@ -117,7 +121,10 @@ export type OuterStep =
 export type InnerStep =
   /** mount(NULL, "/", flags): MS_REC with MS_PRIVATE, MS_SLAVE or MS_SHARED. */
   | { readonly op: 'propagation'; readonly flags: number }
-  /** Attaches the slot as the future root on an existing host directory; later targets resolve beneath it. */
+  /**
+   * Attaches the slot as the future root on an existing host directory; later targets resolve beneath it. A shared
+   * propagation cannot be set before the pivot: a `propagation` step after it does that.
+   */
   | { readonly op: 'attach-root'; readonly slot: Slot; readonly on: string; readonly propagation: number }
   /** move_mount of a slot to a target beneath the root; a missing target is made, as directory or empty file. */
   | { readonly op: 'attach'; readonly slot: Slot; readonly target: string; readonly kind: 'dir' | 'file' | 'auto' }
@@ -162,7 +169,14 @@ export type InnerStep =
   | { readonly op: 'sysctl'; readonly name: string; readonly value: string }
   /** Brings up lo in the current network namespace. */
   | { readonly op: 'loopback' }
-  | { readonly op: 'rlimit'; readonly resource: number; readonly soft: bigint; readonly hard: bigint }
+  /** `clamp`: where raising the hard limit is not allowed, keeps it and reports a warning instead of failing. */
+  | {
+      readonly op: 'rlimit';
+      readonly resource: number;
+      readonly soft: bigint;
+      readonly hard: bigint;
+      readonly clamp?: boolean;
+    }
   /** `clamp`: lowering without CAP_SYS_RESOURCE keeps what is in force and reports a warning instead of failing. */
   | { readonly op: 'oom-score'; readonly value: number; readonly clamp: boolean }
   | { readonly op: 'umask'; readonly mask: number }
