@@ -9,7 +9,7 @@ import { builtinDefaults, createBuiltinNetwork } from '../runtime/network/builti
 import { chooseNetwork } from '../runtime/network/choose.js';
 import { createCniNetwork } from '../runtime/network/cni.js';
 import type { PodNetwork } from '../runtime/network/pod-network.js';
-import { spawnWithNode } from '../runtime/network/spawn-plugin.js';
+import { pluginSpawner } from '../runtime/network/spawn-plugin.js';
 
 /** Milliseconds one CNI plugin may take. */
 const pluginTimeoutMs = 60_000;
@@ -26,12 +26,12 @@ export function openNetwork(config: Config, native: Native, observer: Observer):
     },
     {
       netlink,
-      spawn: spawnWithNode,
+      spawn: pluginSpawner(native),
       env: { PATH: process.env['PATH'] ?? '/usr/sbin:/usr/bin:/sbin:/bin' },
       note,
     },
   );
-  const { bridge, subnets, mtu } = config.network;
+  const { bridge, subnets, mtu, masquerade } = config.network;
   const builtin = createBuiltinNetwork(
     {
       ...builtinDefaults,
@@ -39,6 +39,7 @@ export function openNetwork(config: Config, native: Native, observer: Observer):
       // Two agents with bridges of their own must not share one set of rules.
       table: bridge === 'berth0' ? 'berth' : bridge,
       subnets,
+      masquerade,
       ...(mtu === 0 ? {} : { mtu }),
       stateDirectory: join(config.state, 'network'),
     },

@@ -13,11 +13,12 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { silentObserver } from '../../src/kit/observer.js';
+import { openNative } from '../../src/native/native.js';
 import { netlink } from '../../src/native/netlink/netlink.js';
 import type { PortMapping } from '../../src/runtime/model.js';
 import { type CniNetwork, createCniNetwork } from '../../src/runtime/network/cni.js';
 import type { NetworkRequest } from '../../src/runtime/network/pod-network.js';
-import { spawnWithNode } from '../../src/runtime/network/spawn-plugin.js';
+import { pluginSpawner } from '../../src/runtime/network/spawn-plugin.js';
 import { namespaceNetlink } from '../support/namespace-netlink.js';
 import { outsideOwnNamespace, reportTestsOf } from '../support/own-network-namespace.js';
 
@@ -47,7 +48,7 @@ function tests(): void {
       { configDirectory: confDir, binDirectories, cacheDirectory: join(directory, 'cache'), pluginTimeoutMs },
       {
         netlink,
-        spawn: spawnWithNode,
+        spawn: pluginSpawner(openNative()),
         env: { PATH: process.env['PATH'] ?? '' },
         note: (_level, message) => void notes.push(message),
       },
