@@ -50,6 +50,8 @@ export interface StartRequest {
   readonly terminal: boolean;
   /** Where OOM kills of this container are counted: memory.events (v2) or memory.oom_control (v1); '' for nowhere. */
   readonly oomFile: string;
+  /** Directory of the container's cgroup (any hierarchy), whose processes `signal` with `all` means. */
+  readonly cgroupDir?: string;
 }
 
 export interface AttachedStreams {
@@ -108,6 +110,8 @@ export interface ShimState {
     readonly pid: number;
     readonly startTime: bigint;
     readonly startedAt: bigint;
+    /** Bytes of output a failing disk has cost the log. */
+    readonly droppedBytes?: bigint;
     readonly exit?: ShimExit;
   }[];
 }

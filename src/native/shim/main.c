@@ -1,0 +1,125 @@
+/* berth-shim: parses its arguments, leaves its parent, becomes the monitor of one pod. */
+#include "monitor.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#ifndef BERTH_VERSION
+#define BERTH_VERSION "0.0.0"
+#endif
+
+/* The parent's end of the agreement: it reads one message from here, or the end of file when we died. */
+#define READY_FD    3
+#define OOM_SCORE   "-998"
+#define MAX_CGROUPS 16
+
+struct options {
+    const char *socket, *dir, *sandbox;
+    const char *cgroups[MAX_CGROUPS]; /* cgroup.procs files to write ourselves into */
+    int cgroup_count;
+};
+
+/* "E" errno text, or "R" pid start time. */
+static void tell_failure(const char *what, int error)
+{
+    uint8_t message[256] = {'E'};
+    uint32_t number = (uint32_t)-error;
+    size_t length = strnlen(what, sizeof message - 5);
+    memcpy(message + 1, &number, 4);
+    memcpy(message + 5, what, length);
+    if (write(READY_FD, message, 5 + length) < 0)
+        _exit(71);
+    _exit(70);
+}
+
+static void tell_ready(void)
+{
+    uint8_t message[13] = {'R'};
+    uint32_t pid = (uint32_t)getpid();
+    memcpy(message + 1, &pid, 4);
+    memcpy(message + 5, &monitor.start_time, 8);
+    if (write(READY_FD, message, sizeof message) < 0)
+        _exit(71); /* nobody waits for us any more */
+    close(READY_FD);
+}
+
+static bool parse(int argc, char **argv, struct options *options)
+{
+    for (int i = 1; i + 1 < argc; i += 2) {
+        if (strcmp(argv[i], "--socket") == 0)
+            options->socket = argv[i + 1];
+        else if (strcmp(argv[i], "--dir") == 0)
+            options->dir = argv[i + 1];
+        else if (strcmp(argv[i], "--sandbox") == 0)
+            options->sandbox = argv[i + 1];
+        else if (strcmp(argv[i], "--cgroup") == 0 && options->cgroup_count < MAX_CGROUPS)
+            options->cgroups[options->cgroup_count++] = argv[i + 1];
+        else
+            return false;
+    }
+    return argc % 2 == 1 && options->socket != NULL && options->dir != NULL && options->sandbox != NULL;
+}
+
+static int write_file(const char *path, const char *text)
+{
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    int error = write(fd, text, strlen(text)) < 0 ? -errno : 0;
+    close(fd);
+    return error;
+}
+
+static void join_cgroups(const struct options *options)
+{
+    for (int i = 0; i < options->cgroup_count; i++) {
+        int error = write_file(options->cgroups[i], "0");
+        if (error < 0)
+            tell_failure(options->cgroups[i], error);
+    }
+}
+
+static void settle(const struct options *options)
+{
+    umask(0022);
+    if (chdir("/") < 0)
+        tell_failure("chdir /", -errno);
+    join_cgroups(options);
+    prctl(PR_SET_CHILD_SUBREAPER, 1);
+    prctl(PR_SET_NAME, "berth-shim");
+    write_file("/proc/self/oom_score_adj", OOM_SCORE); /* refused without CAP_SYS_RESOURCE: we stay as we were */
+}
+
+int main(int argc, char **argv)
+{
+    struct options options = {0};
+    if (argc == 2 && strcmp(argv[1], "--version") == 0)
+        return puts("berth-shim " BERTH_VERSION) == EOF;
+    if (!parse(argc, argv, &options)) {
+        fputs("usage: berth-shim --socket PATH --dir DIR --sandbox ID [--cgroup FILE]...   (descriptor 3: readiness)\n",
+              stderr);
+        return 64;
+    }
+    syscall(SYS_close_range, READY_FD + 1, ~0u, 0);
+    fcntl(READY_FD, F_SETFD, FD_CLOEXEC);
+    pid_t child = fork();
+    if (child < 0)
+        tell_failure("fork", -errno);
+    if (child > 0)
+        _exit(0); /* the monitor belongs to nobody who could forget to reap it */
+    setsid();
+    settle(&options);
+    int error = monitor_open(options.socket, options.dir, options.sandbox);
+    if (error < 0)
+        tell_failure(options.socket, error);
+    tell_ready();
+    return monitor_run() < 0;
+}

@@ -1,0 +1,86 @@
+/*
+ * Netlink messages for the pod's network namespace. The agent encodes and decodes them; here they are only sent from
+ * the right place: a socket belongs for ever to the namespace it was made in, so one visit makes it.
+ */
+#include "protocol.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/netlink.h>
+#include <sched.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define ANSWER_MAX 65536
+
+static int socket_inside(int namespace)
+{
+    int own = openat(monitor.held.proc, "thread-self/ns/net", O_RDONLY | O_CLOEXEC);
+    if (own < 0)
+        return -errno;
+    int fd = -EPERM;
+    if (setns(namespace, CLONE_NEWNET) < 0) {
+        fd = -errno;
+    } else {
+        fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_ROUTE);
+        fd = fd < 0 ? -errno : fd;
+        if (setns(own, CLONE_NEWNET) < 0)
+            _exit(70); /* a shim in its pod's network would be a hole; the agent sees it gone */
+    }
+    close(own);
+    return fd;
+}
+
+/* Everything the kernel has to say: it answers within the send, and each receive brings the next part of a dump. */
+static int receive_all(int fd, struct reply *reply, uint8_t *buffer)
+{
+    size_t mark = reply->length;
+    put_u32(reply, 0);
+    for (;;) {
+        ssize_t length = recv(fd, buffer, ANSWER_MAX, MSG_DONTWAIT);
+        if (length < 0 && errno == EINTR)
+            continue;
+        if (length < 0 && errno != EAGAIN)
+            return -errno;
+        if (length <= 0)
+            break;
+        put_raw(reply, buffer, (size_t)length);
+    }
+    put_u32_at(reply, mark, (uint32_t)(reply->length - mark - 4));
+    return 0;
+}
+
+static int exchange(int fd, struct reader *messages, uint32_t count, struct reply *reply, uint8_t *buffer)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t length;
+        const uint8_t *message = read_bytes(messages, &length);
+        if (messages->bad)
+            return -EINVAL;
+        struct sockaddr_nl kernel = {.nl_family = AF_NETLINK};
+        if (sendto(fd, message, length, 0, (struct sockaddr *)&kernel, sizeof kernel) < 0)
+            return -errno;
+        int error = receive_all(fd, reply, buffer);
+        if (error < 0)
+            return error;
+    }
+    return 0;
+}
+
+int netlink_exchange(struct reader *messages, uint32_t count, struct reply *reply)
+{
+    int namespace = monitor.held.held[NAMESPACE_NET];
+    if (namespace < 0)
+        return -ENONET; /* the pod uses the host's network: that is the agent's to change */
+    if (monitor.netlink_fd < 0) {
+        monitor.netlink_fd = socket_inside(namespace);
+        if (monitor.netlink_fd < 0)
+            return monitor.netlink_fd;
+    }
+    uint8_t *buffer = pages_alloc(ANSWER_MAX);
+    if (buffer == NULL)
+        return -ENOMEM;
+    int error = exchange(monitor.netlink_fd, messages, count, reply, buffer);
+    pages_free(buffer, ANSWER_MAX);
+    return error;
+}
