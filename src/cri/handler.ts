@@ -7,7 +7,7 @@ import type { handleServerStreamingCall, handleUnaryCall, ServerUnaryCall } from
 import type { Call } from '../kit/call.js';
 import { RuntimeError } from '../kit/errors.js';
 import type { Observer } from '../kit/observer.js';
-import { Inflight } from './inflight.js';
+import type { Inflight } from './inflight.js';
 import type { RequestSubject } from './inflight.js';
 import { codeName, safeMessage, statusOf } from './status.js';
 import type { CriStatus } from './status.js';

@@ -13,4 +13,4 @@ export function redactUrls(text: string): string {
   );
 }
 
-const urlWithSecrets = /([a-z][a-z0-9+.-]*:\/\/)([^\s/?#@"']*@)?([^\s?#"']*)(\?[^\s"']*)?/gi;
+const urlWithSecrets = /([a-z][a-z0-9+.-]*:\/\/)([^\s/?#@"']*@)?([^\s?#"']*)(\?[^\s"']*[^\s"'.,:;)])?/gi;

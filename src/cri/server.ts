@@ -1,5 +1,6 @@
 import { setMaxListeners } from 'node:events';
 import { Server as GrpcServer, ServerCredentials } from '@grpc/grpc-js';
+import { sleep } from '../kit/deadline.js';
 import { silentObserver } from '../kit/observer.js';
 import type { Runtime } from '../runtime/facade.js';
 import { ClientConnection } from './connection.js';
@@ -26,14 +27,17 @@ export interface CriServer {
   /** Requests being worked on, for /debug/inflight. */
   readonly inflight: Inflight;
   /**
-   * Takes no new requests and lets those in flight finish. After `graceMs` milliseconds they are told to stop and
-   * their connections are cut; whatever they have begun they still take back, which the promise does not wait for.
+   * Takes no new requests and lets those in flight finish. After `graceMs` milliseconds they are told to stop; a
+   * second later the connections are cut. What they have begun they still take back; the promise does not wait for it.
    */
   close(graceMs: number): Promise<void>;
 }
 
 /** 80 MiB both ways: ExecSync may carry 16 MiB twice, and long lists are one message. */
 const longestMessage = 80 * 1024 * 1024;
+
+/** How long a request that was told to stop may take to answer so. */
+const lastWordsMs = 1000;
 
 const unwatched: WatchRequest = () => ({ observer: silentObserver, end: () => undefined });
 
@@ -44,9 +48,13 @@ export async function serveCri(options: CriServerOptions): Promise<CriServer> {
   setMaxListeners(0, stopping.signal); // one listener per request in flight
   const grpc = grpcServer(options, inflight, stopping.signal);
   const injector = grpc.createConnectionInjector(ServerCredentials.createInsecure());
-  const listener = await listenOn(options.socketPath, (socket) =>
-    injector.injectConnection(new ClientConnection(socket)),
-  );
+  const connections = new Set<ClientConnection>();
+  const listener = await listenOn(options.socketPath, (socket) => {
+    const connection = new ClientConnection(socket);
+    connections.add(connection);
+    connection.once('close', () => connections.delete(connection));
+    injector.injectConnection(connection);
+  });
   return {
     socketPath: options.socketPath,
     inflight,
@@ -54,8 +62,9 @@ export async function serveCri(options: CriServerOptions): Promise<CriServer> {
       listener.close();
       if (await finished(grpc, graceMs)) return;
       stopping.abort();
+      await Promise.race([inflight.idle(), sleep(lastWordsMs)]);
       grpc.forceShutdown();
-      injector.destroy();
+      for (const connection of connections) connection.destroy();
     },
   };
 }

@@ -1,5 +1,5 @@
 /** LinuxContainerResources both ways. 0 and '' on the wire are "not given" in every field. */
-import * as wire from '../../../api/cri/v1/generated/api.js';
+import type * as wire from '../../../api/cri/v1/generated/api.js';
 import { invalid } from '../../kit/errors.js';
 import type { HugepageLimit, LinuxResources, StringMap } from '../../runtime/model.js';
 import { atLeast, given, integer, limit, text, within } from './fields.js';

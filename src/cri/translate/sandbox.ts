@@ -1,6 +1,6 @@
 /** Pod sandboxes: what RunPodSandbox is given, and what the answers show. */
 import { isIP } from 'node:net';
-import * as wire from '../../../api/cri/v1/generated/api.js';
+import type * as wire from '../../../api/cri/v1/generated/api.js';
 import { invalid } from '../../kit/errors.js';
 import type { SandboxFilter, SandboxView } from '../../runtime/facade.js';
 import type {
