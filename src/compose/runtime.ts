@@ -7,6 +7,7 @@ import type { Config } from '../config.js';
 import { deviceProgramCalls } from '../native/bpf.js';
 import { gatherKernelFacts, type KernelFacts } from '../native/kernel-facts.js';
 import { openNative, type Native } from '../native/native.js';
+import type { Cgroups } from '../runtime/cgroups/types.js';
 import { openCgroups } from '../runtime/cgroups/cgroups.js';
 import type { Runtime } from '../runtime/facade.js';
 import { openSupervisor } from '../runtime/launch/supervisor.js';
@@ -23,6 +24,9 @@ import { recordVersions, type ContainerRecord, type SandboxRecord } from '../run
 import { Registry } from '../runtime/registry.js';
 import { openResidue, type ResidueRecord } from '../runtime/state/residue.js';
 import { openStore } from '../runtime/state/store.js';
+import { explainFailure } from '../runtime/plan/explain.js';
+import { decodePlan } from '../runtime/plan/wire.js';
+import { builtPrograms } from './programs.js';
 import { openImageParts } from './images.js';
 import { openNetwork } from './network.js';
 
@@ -41,6 +45,7 @@ export interface OpenedRuntime {
  */
 export async function openRuntime(config: Config, observer: Observer): Promise<OpenedRuntime> {
   const native = openNative();
+  const note: Observer['note'] = (level, message, facts) => observer.note(level, message, facts);
   for (const dir of [config.root, config.state]) prepareDirectory(dir);
   const lock = lockDirectory(config.root, native);
   const kernel = gatherKernelFacts(native);
@@ -64,7 +69,13 @@ export async function openRuntime(config: Config, observer: Observer): Promise<O
   const registry = new Registry(tables);
   const { images, snapshots } = await openImageParts(config, store, native, observer);
   const network = openNetwork(config, native, observer);
-  const shims = openSupervisor({ native, cgroupParent: config.cgroup.parent, cgroups, note: observer.note });
+  const shims = openSupervisor({
+    native,
+    binary: builtPrograms().shim,
+    cgroupProcs: await shimCgroup(config.cgroup.parent, cgroups),
+    note,
+    explain: (plan, failure) => explainFailure(decodePlan(plan), failure),
+  });
   const residue = openResidue(
     store.table<ResidueRecord>('residue', recordVersions.residue),
     cleaners({
@@ -92,7 +103,7 @@ export async function openRuntime(config: Config, observer: Observer): Promise<O
     network,
     images,
     snapshots,
-    seccomp: openSeccomp({ cacheDir: join(config.root, 'seccomp'), kernel, profilePath: config.runtime.seccompProfile }),
+    seccomp: openSeccomp({ kernel, profilePath: config.runtime.seccompProfile }),
   };
   await recover({
     ...parts,
@@ -118,6 +129,12 @@ export async function openRuntime(config: Config, observer: Observer): Promise<O
     },
   });
   return { runtime, native, kernel, parts };
+}
+
+/** The shims share one cgroup, outside every pod's: a pod's limits must never hit the process that watches it. */
+async function shimCgroup(parent: string, cgroups: Cgroups): Promise<string[]> {
+  const { join: files } = await cgroups.create(join(parent, 'shims'), {});
+  return [...files.v1Procs, ...(files.v2Dir === undefined ? [] : [join(files.v2Dir, 'cgroup.procs')])];
 }
 
 /** Milliseconds between attempts to remove what resisted. */
