@@ -9,7 +9,6 @@ import { isKind } from '../../src/kit/errors.js';
 import { deviceProgramCalls } from '../../src/native/bpf.js';
 import { loadLibrary } from '../../src/native/library.js';
 import { openCgroups } from '../../src/runtime/cgroups/cgroups.js';
-import { removeDir } from '../../src/runtime/cgroups/tree.js';
 import type { CgroupHandle, Cgroups } from '../../src/runtime/cgroups/types.js';
 
 /** Runs on the host's own cgroup version: v1 or hybrid on a developer's machine, v2 in the VM. */

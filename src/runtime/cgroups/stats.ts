@@ -1,4 +1,3 @@
-import { join } from 'node:path';
 import { tryReadCgroupFile } from './files.js';
 import { parseBig, parseBlkio, parseCount, parseFlat, parseIoStat, parseLimit, parsePsi } from './parse.js';
 import type {
