@@ -15,7 +15,7 @@ import { pluginSpawner } from '../runtime/network/spawn-plugin.js';
 const pluginTimeoutMs = 60_000;
 
 /** Both networks, and the one that decides between them. */
-export function openNetwork(config: Config, native: Native, observer: Observer): PodNetwork {
+export function openNetwork(config: Config, native: Native, observer: Observer): { network: PodNetwork; teardown: () => Promise<void> } {
   const note: Observer['note'] = (level, message, facts) => observer.note(level, message, facts);
   const cni = createCniNetwork(
     {
@@ -50,5 +50,5 @@ export function openNetwork(config: Config, native: Native, observer: Observer):
       note,
     },
   );
-  return chooseNetwork(config.network.mode, cni, builtin);
+  return { network: chooseNetwork(config.network.mode, cni, builtin), teardown: () => builtin.teardown() };
 }

@@ -68,7 +68,7 @@ export async function openRuntime(config: Config, observer: Observer): Promise<O
   };
   const registry = new Registry(tables);
   const { images, snapshots } = await openImageParts(config, store, native, observer);
-  const network = openNetwork(config, native, observer);
+  const { network, teardown: teardownNetwork } = openNetwork(config, native, observer);
   const shims = openSupervisor({
     native,
     binary: builtPrograms().shim,
@@ -119,6 +119,7 @@ export async function openRuntime(config: Config, observer: Observer): Promise<O
     parts,
     facts: { config, kernel: kernel.release, cgroup: cgroups.layout.version },
     listNetnsPins: () => listPins(paths.netns),
+    teardownNetwork,
     close: async () => {
       clearInterval(retry);
       for (const { shim } of registry.sandboxes()) shim?.disconnect();

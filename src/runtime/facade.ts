@@ -38,6 +38,11 @@ export interface MaintenanceRequests {
   orphans(): Promise<readonly Orphan[]>;
   /** Removes every orphan it can; returns those that are left. */
   clean(call: Call): Promise<readonly Orphan[]>;
+  /**
+   * Removes what outlives the last pod: the built-in network's bridge and rules, and Berth's own cgroups. `wrong-state`
+   * while there are pods.
+   */
+  teardown(call: Call): Promise<void>;
 }
 
 export interface Orphan {

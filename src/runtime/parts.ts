@@ -55,8 +55,8 @@ export interface ImageParts {
 }
 
 export interface SeccompParts {
-  /** The filter program for an OCI `linux.seccomp` object and the capabilities of the process. Cached. */
-  compile(profile: unknown): Uint8Array;
+  /** The filter program for an OCI `linux.seccomp` object, and SECCOMP_FILTER_FLAG_* for it. Cached. */
+  program(profile: unknown): { readonly program: Uint8Array; readonly flags: number };
   /** The built-in RuntimeDefault profile, as an OCI `linux.seccomp` object, for a capability set. */
   runtimeDefault(capabilities: readonly string[]): unknown;
   /** Reads and checks a Localhost profile; `invalid-argument` names the field. */

@@ -34,6 +34,7 @@ export interface RuntimeOptions {
   /** Facts for verbose status that do not change: configuration, kernel. */
   readonly facts: Readonly<Record<string, unknown>>;
   readonly listNetnsPins: () => Promise<readonly string[]>;
+  readonly teardownNetwork: () => Promise<void>;
   readonly close: () => Promise<void>;
 }
 
@@ -48,6 +49,7 @@ export function createRuntime(options: RuntimeOptions): Runtime {
     maintenance: {
       orphans: () => findOrphans({ ...parts, listNetnsPins: options.listNetnsPins }),
       clean: () => cleanOrphans({ ...parts, listNetnsPins: options.listNetnsPins }),
+      teardown: () => teardown(options),
     },
     images: imageRequests(parts.images, parts.settings.handlers, parts.host),
     status: () => status(parts),
@@ -146,6 +148,14 @@ async function createOrJoin(
     }
     return await createContainer({ ...input, sandboxId }, parts, own);
   });
+}
+
+async function teardown({ parts, teardownNetwork }: RuntimeOptions): Promise<void> {
+  const pods = [...parts.registry.sandboxes()].length;
+  if (pods > 0) throw new RuntimeError('wrong-state', `${pods} pods are there; remove them first`);
+  await teardownNetwork();
+  await parts.cgroups.kill(parts.settings.cgroupParent);
+  await parts.cgroups.remove(parts.settings.cgroupParent);
 }
 
 function status(parts: RuntimeOptions['parts']): RuntimeStatus {

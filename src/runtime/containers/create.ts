@@ -196,7 +196,7 @@ async function build(
     apparmorProfile: apparmorFor(security, host.capabilities.apparmor),
     pidsLimit: settings.pidsLimit === 0 ? undefined : settings.pidsLimit,
   });
-  return { spec, plan: compilePlan(spec, launchFacts(record, sandbox.id, namespaces, spec, deps)) };
+  return { spec, plan: compilePlan(spec, launchFacts(record, namespaces, spec, deps)) };
 }
 
 function checkTarget(

@@ -6,7 +6,7 @@ import type { ExecOutcome } from '../facade.js';
 import type { Parts } from '../parts.js';
 import { compileExecPlan } from '../plan/compile-exec.js';
 import { encodePlan } from '../plan/wire.js';
-import { execFacts } from './launch-facts.js';
+import { joinFacts } from './launch-facts.js';
 import { decodeSpec } from './spec-json.js';
 
 export type ExecSyncDeps = Pick<
@@ -33,7 +33,7 @@ export async function execSync(
   }
   const plan = await call.observer.step('compile join plan', async () => {
     const spec = decodeSpec(await readFile(join(deps.paths.bundle(record.sandboxId, record.id), 'config.json'), 'utf8'));
-    return encodePlan(compileExecPlan(spec, { ...execFacts(record, spec, deps), args: command, terminal: false }));
+    return encodePlan(compileExecPlan(spec, joinFacts(record, spec, { args: command, terminal: false }, deps)));
   });
   const result = await call.observer.step('execute', () =>
     shim.execSync(

@@ -55,6 +55,8 @@ export async function startContainer(idOrPrefix: string, deps: StartContainerDep
       steps: [...record.steps, ...observer.steps],
     });
   } catch (error) {
+    // Nothing of a start that failed may go on, even when the program had begun.
+    await deps.cgroups.kill(record.cgroupPath);
     registry.updateContainer(record.id, {
       stage: 'created',
       exit: { code: startErrorCode, finishedAt: deps.host.now(), reason: 'StartError', message: messageOf(error) },

@@ -19,17 +19,14 @@ export interface SeccompOptions {
   readonly arch?: SeccompFacts['arch'];
 }
 
-/** Profiles and their programs; programs are kept by the hash of the profile. */
-export interface Seccomp extends SeccompParts {
-  /** Like `compile`, with the flags for seccomp(2). */
-  program(profile: unknown): SeccompProgram;
-}
-
 /** Distinct profiles on one node are few; a pod that brings many must not grow the agent. */
 const maxKept = 64;
 
-/** Throws `invalid-argument` when `profilePath` is no profile. */
-export function openSeccomp(options: SeccompOptions): Seccomp {
+/**
+ * Profiles and their programs; programs are kept by the hash of the profile. Throws `invalid-argument` when
+ * `profilePath` is no profile.
+ */
+export function openSeccomp(options: SeccompOptions): SeccompParts {
   const { kernel, profilePath = '', arch = process.arch === 'arm64' ? 'arm64' : 'x86_64' } = options;
   const facts = (capabilities: readonly string[]): SeccompFacts => ({ arch, capabilities, kernel });
   const configured = profilePath === '' ? undefined : parseSeccompJson(readText(profilePath), profilePath);
@@ -57,7 +54,6 @@ export function openSeccomp(options: SeccompOptions): Seccomp {
 
   return {
     program,
-    compile: (profile) => program(profile).program,
     runtimeDefault: (capabilities) => defaults([...capabilities].sort().join(' ')),
     localhost: async (path, capabilities) => {
       if (!isAbsolute(path)) throw invalid('seccomp.localhost_ref', `"${path}" is not an absolute path`);

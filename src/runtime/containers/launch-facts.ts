@@ -1,0 +1,60 @@
+import { RuntimeError } from '../../kit/errors.js';
+import type { Parts } from '../parts.js';
+import type { ExecFacts, LaunchFacts, LaunchKernelFacts, RootfsFacts } from '../plan/facts.js';
+import type { ContainerNamespaces } from '../spec/namespaces.js';
+import type { OciSpec } from '../spec/oci.js';
+import type { ContainerRecord } from '../state/records.js';
+
+type FactDeps = Pick<Parts, 'settings' | 'paths' | 'registry' | 'cgroups' | 'snapshots' | 'seccomp' | 'kernel'>;
+
+/** What the plan compiler must know of this host and this container beyond the spec. */
+export function launchFacts(
+  record: ContainerRecord,
+  namespaces: ContainerNamespaces,
+  spec: OciSpec,
+  deps: FactDeps,
+): LaunchFacts {
+  return {
+    rootfs: rootfsFacts(record, deps),
+    rootOn: deps.paths.rootMountpoint(record.sandboxId),
+    namespaces,
+    cgroup: { path: record.cgroupPath, join: deps.cgroups.handle(record.cgroupPath).join, layout: deps.cgroups.layout },
+    kernel: kernelFacts(deps),
+    ...seccompFilter(spec, deps),
+  };
+}
+
+/** The same for a process that joins the container. */
+export function joinFacts(
+  record: ContainerRecord,
+  spec: OciSpec,
+  command: { readonly args: readonly string[]; readonly terminal: boolean },
+  deps: Omit<FactDeps, 'snapshots'>,
+): ExecFacts {
+  return {
+    containerId: record.id,
+    ...command,
+    cgroup: { join: deps.cgroups.handle(record.cgroupPath).join },
+    kernel: kernelFacts(deps),
+    ...seccompFilter(spec, deps),
+  };
+}
+
+function rootfsFacts(record: ContainerRecord, deps: FactDeps): RootfsFacts {
+  if (record.rootfs !== '') return { kind: 'directory', path: record.rootfs };
+  const snapshot = deps.snapshots.snapshot(record.id);
+  if (snapshot === undefined) throw new RuntimeError('internal', `container ${record.id} has no snapshot`);
+  return { kind: 'overlay', lower: snapshot.lowerDirs, upper: snapshot.upperDir, work: snapshot.workDir };
+}
+
+const kernelFacts = ({ kernel, settings }: Pick<Parts, 'kernel' | 'settings'>): LaunchKernelFacts => ({
+  lastCapability: kernel.lastCapability,
+  capabilities: kernel.capabilities.permitted,
+  canRaiseLimits: !settings.restrictOomScoreAdj,
+});
+
+function seccompFilter(spec: OciSpec, deps: Pick<Parts, 'seccomp'>): Pick<LaunchFacts, 'seccomp'> {
+  if (spec.linux.seccomp === undefined) return {};
+  const { program, flags } = deps.seccomp.program(spec.linux.seccomp);
+  return { seccomp: { program, flags } };
+}

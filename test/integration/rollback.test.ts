@@ -1,0 +1,109 @@
+import assert from 'node:assert/strict';
+import type { Observer } from '../../src/kit/observer.js';
+import { silentObserver } from '../../src/kit/observer.js';
+import { call, containerConfig, makeTestHost, podConfig, traces, type OpenHost, type TestHost } from '../support/runtime.js';
+
+/** Fails the n-th step, before or after its work was done. */
+function breaking(n: number, when: 'before' | 'after'): Observer & { readonly broken: () => string | undefined } {
+  let seen = 0;
+  let broken: string | undefined;
+  return {
+    async step(name, work) {
+      const mine = seen++ === n;
+      if (mine && when === 'before') {
+        broken = name;
+        throw new Error(`broken before ${name}`);
+      }
+      const result = await work();
+      if (mine) {
+        broken = name;
+        throw new Error(`broken after ${name}`);
+      }
+      return result;
+    },
+    note: silentObserver.note,
+    broken: () => broken,
+  };
+}
+
+describe('every step broken once', function () {
+  this.timeout(120_000);
+  let testHost: TestHost;
+  let host: OpenHost;
+
+  before(async () => {
+    testHost = makeTestHost();
+    host = await testHost.open();
+  });
+  after(() => testHost.destroy());
+
+  for (const when of ['before', 'after'] as const) {
+    it(`RunPodSandbox leaves nothing behind, broken ${when} each step`, async () => {
+      const steps: string[] = [];
+      const before = traces(testHost);
+      const config = podConfig(testHost.dir, {
+        security: { ...podConfig(testHost.dir).security, namespaces: { network: 'pod', pid: 'pod', ipc: 'pod' } },
+      });
+      for (let n = 0; ; n++) {
+        const observer = breaking(n, when);
+        const attempt = host.runtime.sandboxes.run({ config, runtimeHandler: '' }, call(observer));
+        const outcome = await attempt.then(
+          (id) => ({ id }),
+          (error: unknown) => ({ error }),
+        );
+        if ('id' in outcome && observer.broken() === undefined) {
+          await host.runtime.sandboxes.remove(outcome.id, call());
+          break;
+        }
+        assert.ok('error' in outcome, `step ${observer.broken()} was broken, yet the request succeeded`);
+        steps.push(observer.broken() ?? '');
+        assert.deepEqual(await host.runtime.maintenance.orphans(), [], `orphans after ${observer.broken()}`);
+        assert.deepEqual(host.runtime.sandboxes.list({}), []);
+        assert.deepEqual(traces(testHost), before, `left behind after ${observer.broken()}`);
+      }
+      assert.ok(steps.length >= 8, `only ${steps.join(', ')}`);
+    });
+
+    it(`CreateContainer leaves nothing behind, broken ${when} each step`, async () => {
+      const pod = await host.runtime.sandboxes.run({ config: podConfig(testHost.dir), runtimeHandler: '' }, call());
+      const before = traces(testHost);
+      const config = containerConfig('true');
+      const steps: string[] = [];
+      for (let n = 0; ; n++) {
+        const observer = breaking(n, when);
+        const created = await host.runtime.containers.create({ sandboxId: pod, config }, call(observer)).catch(() => undefined);
+        if (created !== undefined && observer.broken() === undefined) break;
+        assert.equal(created, undefined);
+        steps.push(observer.broken() ?? '');
+        assert.deepEqual(host.runtime.containers.list({}), []);
+        assert.deepEqual(await host.runtime.maintenance.orphans(), [], `orphans after ${observer.broken()}`);
+        assert.deepEqual(traces(testHost), before, `left behind after ${observer.broken()}`);
+      }
+      await host.runtime.sandboxes.remove(pod, call());
+      assert.ok(steps.length >= 6, `only ${steps.join(', ')}`);
+    });
+
+    it(`StartContainer ends in EXITED or not started, broken ${when} each step`, async () => {
+      const before = traces(testHost);
+      const pod = await host.runtime.sandboxes.run({ config: podConfig(testHost.dir), runtimeHandler: '' }, call());
+      for (let n = 0; ; n++) {
+        const id = await host.runtime.containers.create({ sandboxId: pod, config: containerConfig('sleep 100') }, call());
+        const observer = breaking(n, when);
+        const failed = await host.runtime.containers.start(id, call(observer)).then(
+          () => false,
+          () => true,
+        );
+        if (!failed && observer.broken() === undefined) break;
+        assert.ok(failed);
+        const view = host.runtime.containers.status(id);
+        assert.equal(view.state, 'exited', `after ${observer.broken()}`);
+        assert.equal(view.exit?.reason, 'StartError');
+        assert.match(view.exit?.message ?? '', /broken/);
+        assert.deepEqual(host.parts.cgroups.pids(host.parts.registry.container(id).record.cgroupPath), []);
+        await host.runtime.containers.remove(id, call());
+      }
+      await host.runtime.sandboxes.remove(pod, call());
+      assert.deepEqual(traces(testHost), before);
+    });
+  }
+});
