@@ -110,6 +110,7 @@ export async function openOverlaySnapshotter(options: OverlayOptions): Promise<S
       const record: LayerRecord = { version: 1, ...given };
       await writeFile(join(stage, 'layer.json'), JSON.stringify(record), { mode: 0o600 });
       const dir = join(paths.layers, layerId(given.chainId));
+      await setAside(dir); /* released a moment ago and not yet gone */
       await rename(stage, dir);
       const layer = layerOf(record, join(dir, 'fs'));
       layers.set(given.chainId, layer);

@@ -1,0 +1,203 @@
+import type { Readable } from 'node:stream';
+import { sleep, throwIfCancelled } from '../../kit/deadline.js';
+import { asRuntimeError, isKind, RuntimeError } from '../../kit/errors.js';
+import type { ContentStore, Ingest } from './content.js';
+import type { Gate } from './gate.js';
+import type { Endpoint } from './hosts.js';
+import { connectionError } from './http.js';
+import type { Descriptor } from './manifest.js';
+import type { RegistrySession } from './registry.js';
+import { SharedWork } from './shared-work.js';
+
+/** How far a blob's file has come. The file may be renamed when it is whole; an open descriptor stays good. */
+export interface Growth {
+  readonly path: string;
+  readonly available: number;
+}
+
+export interface Downloads {
+  /** Brings a blob into the content store. Callers that want the same digest share one transfer. */
+  fetch(
+    blob: Descriptor,
+    session: RegistrySession,
+    signal: AbortSignal,
+    onGrowth: (growth: Growth) => void,
+  ): Promise<void>;
+  settled(): Promise<void>;
+}
+
+export interface DownloadOptions {
+  readonly content: ContentStore;
+  readonly gate: Gate;
+  /** A transfer slower than this over a whole window counts as broken, as a stalled one does. Bytes per second. */
+  readonly minRate: number;
+  readonly windowMs: number;
+  /** Attempts in a row that bring nothing new before giving up. */
+  readonly maxAttempts: number;
+  /** Before the second attempt, doubled for each further one, milliseconds. */
+  readonly retryDelayMs: number;
+}
+
+export const downloadDefaults = { minRate: 1024, windowMs: 30_000, maxAttempts: 5, retryDelayMs: 250 };
+
+export function createDownloads(options: DownloadOptions): Downloads {
+  const shared = new SharedWork<Growth, void>();
+  return {
+    fetch: async (blob, session, signal, onGrowth) =>
+      await shared.join(
+        blob.digest,
+        signal,
+        onGrowth,
+        async (inner, report) =>
+          await options.gate.hold(inner, `download ${blob.digest}`, async () => {
+            if (!options.content.has(blob.digest)) await download(options, blob, session, inner, report);
+          }),
+      ),
+    settled: async () => await shared.settled(),
+  };
+}
+
+async function download(
+  options: DownloadOptions,
+  blob: Descriptor,
+  session: RegistrySession,
+  signal: AbortSignal,
+  report: (growth: Growth) => void,
+): Promise<void> {
+  const ingest = await options.content.ingest();
+  try {
+    await transferAll(options, blob, session, ingest, signal, report);
+    await ingest.commit(blob);
+  } finally {
+    await ingest.discard();
+  }
+}
+
+/** Transfers until all bytes are there: each attempt goes on where the last one broke. */
+async function transferAll(
+  options: DownloadOptions,
+  blob: Descriptor,
+  session: RegistrySession,
+  ingest: Ingest,
+  signal: AbortSignal,
+  report: (growth: Growth) => void,
+): Promise<void> {
+  const avoid = new Set<Endpoint>();
+  for (let fruitless = 0; ingest.length < blob.size; ) {
+    const before = ingest.length;
+    try {
+      await transfer(options, blob, session, ingest, avoid, signal, report);
+    } catch (error) {
+      throwIfCancelled(signal, `download ${blob.digest}`);
+      fruitless = ingest.length > before ? 1 : fruitless + 1;
+      if (!isKind(error, 'unavailable') || fruitless >= options.maxAttempts) throw error;
+      await sleep(options.retryDelayMs * 2 ** (fruitless - 1));
+      throwIfCancelled(signal, `download ${blob.digest}`);
+    }
+  }
+}
+
+async function transfer(
+  options: DownloadOptions,
+  blob: Descriptor,
+  session: RegistrySession,
+  ingest: Ingest,
+  avoid: Set<Endpoint>,
+  signal: AbortSignal,
+  report: (growth: Growth) => void,
+): Promise<void> {
+  const controller = new AbortController();
+  const giveUp = (): void => controller.abort(signal.reason);
+  signal.addEventListener('abort', giveUp, { once: true });
+  const remote = await session.blob(blob.digest, ingest.length, avoid, controller.signal).catch((error: unknown) => {
+    signal.removeEventListener('abort', giveUp);
+    throw error;
+  });
+  const rate = watchRate(options, remote.body, blob.digest);
+  try {
+    if (remote.start > ingest.length) throw new RuntimeError('unavailable', `download ${blob.digest}: wrong range`);
+    await receive(blob, remote.body, remote.start, ingest, rate.count, report);
+  } catch (error) {
+    avoid.add(remote.endpoint);
+    throw asRuntimeError(connectionError(error, `download ${blob.digest}`, signal), 'download');
+  } finally {
+    rate.stop();
+    signal.removeEventListener('abort', giveUp);
+    remote.body.destroy();
+  }
+}
+
+/** Appends what is new; a server without ranges sends what we have once more, which is passed over. */
+async function receive(
+  blob: Descriptor,
+  body: Readable,
+  start: number,
+  ingest: Ingest,
+  count: (bytes: number) => void,
+  report: (growth: Growth) => void,
+): Promise<void> {
+  let position = start;
+  let failure: unknown;
+  for await (const chunks of batches(body, (error) => (failure = error))) {
+    const fresh: Buffer[] = [];
+    for (const chunk of chunks) {
+      count(chunk.length);
+      if (position + chunk.length > ingest.length) fresh.push(chunk.subarray(Math.max(ingest.length - position, 0)));
+      position += chunk.length;
+      if (position > blob.size) throw new RuntimeError('corrupt', `blob ${blob.digest}: is longer than ${blob.size} bytes`);
+    }
+    if (fresh.length === 0) continue;
+    await ingest.write(fresh);
+    report({ path: ingest.path, available: ingest.length });
+  }
+  if (failure !== undefined) throw failure;
+  if (ingest.length < blob.size) {
+    throw new RuntimeError('unavailable', `download ${blob.digest}: ended after ${ingest.length} of ${blob.size} bytes`);
+  }
+}
+
+/** All chunks that came in while the last ones were being written, as one: fewer, larger writes. */
+async function* batches(body: Readable, onError: (error: unknown) => void): AsyncGenerator<Buffer[]> {
+  let pending: Buffer[] = [];
+  let held = 0;
+  let ended = false;
+  let wake = (): void => undefined;
+  body.on('data', (chunk: Buffer) => {
+    pending.push(chunk);
+    held += chunk.length;
+    if (held > maxHeld) body.pause();
+    wake();
+  });
+  const end = (error?: unknown): void => {
+    if (error !== undefined) onError(error);
+    ended = true;
+    wake();
+  };
+  body.once('end', () => end()).once('error', end).once('close', () => end());
+  for (;;) {
+    while (pending.length === 0 && !ended) await new Promise<void>((resolve) => (wake = resolve));
+    if (pending.length === 0) return;
+    const batch = pending;
+    pending = [];
+    held = 0;
+    if (body.isPaused()) body.resume();
+    yield batch;
+  }
+}
+
+const maxHeld = 4 << 20;
+
+function watchRate(
+  options: DownloadOptions,
+  body: Readable,
+  digest: string,
+): { count: (bytes: number) => void; stop: () => void } {
+  let inWindow = 0;
+  const timer = setInterval(() => {
+    if (inWindow < (options.minRate * options.windowMs) / 1000) {
+      body.destroy(new RuntimeError('unavailable', `download ${digest}: ${inWindow} bytes in ${options.windowMs} ms`));
+    }
+    inWindow = 0;
+  }, options.windowMs);
+  return { count: (bytes) => void (inWindow += bytes), stop: () => clearInterval(timer) };
+}
