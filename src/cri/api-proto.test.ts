@@ -36,12 +36,15 @@ interface File {
   readonly service: readonly { readonly name: string; readonly method: readonly Method[] }[];
 }
 
-const here = fileURLToPath(new URL('.', import.meta.url));
+const proto = new URL('../../api/cri/v1/', import.meta.url);
 const local = (typeName: string): string => typeName.replace('.runtime.v1.', '');
 
 function readDescriptor(): File {
-  const buf = fileURLToPath(new URL('../../../node_modules/.bin/buf', import.meta.url));
-  const json = execFileSync(buf, ['build', '.', '-o', '-#format=json'], { cwd: here, encoding: 'utf8' });
+  const buf = fileURLToPath(new URL('../../node_modules/.bin/buf', import.meta.url));
+  const json = execFileSync(buf, ['build', '.', '-o', '-#format=json'], {
+    cwd: fileURLToPath(proto),
+    encoding: 'utf8',
+  });
   const image = JSON.parse(json) as { file: readonly File[] };
   const file = image.file.find((candidate) => candidate.package === 'runtime.v1');
   assert.ok(file);
@@ -98,10 +101,7 @@ describe('api.proto', () => {
       ...file.enumType.flatMap((type) => enumRows('', type)),
       ...file.service.flatMap(methodRows),
     ];
-    const expected = readFileSync(new URL('fields.tsv', import.meta.url), 'utf8')
-      .trimEnd()
-      .split('\n')
-      .slice(1);
+    const expected = readFileSync(new URL('fields.tsv', proto), 'utf8').trimEnd().split('\n').slice(1);
     assert.deepEqual(actual.sort(), expected.sort());
   });
 });
