@@ -7,6 +7,8 @@ export interface Output {
   readonly isTTY?: boolean | undefined;
   readonly columns?: number | undefined;
   write(data: string | Uint8Array): unknown;
+  /** A stream's; a buffer of a test has none. */
+  on?(event: 'error', listener: () => void): unknown;
 }
 
 /** What a command works with; everything of the process it may touch. */

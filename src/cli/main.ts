@@ -1,3 +1,4 @@
+import { exit } from 'node:process';
 import { didYouMean, loadConfig } from '../config.js';
 import { messageOf, RuntimeError } from '../kit/errors.js';
 import type { Call } from '../kit/call.js';
@@ -70,8 +71,12 @@ export interface Process {
   readonly signal: AbortSignal;
 }
 
-/** Runs one command line (without node and script) and returns the exit code. Never throws. */
+/**
+ * Runs one command line (without node and script) and returns the exit code. Never throws. A reader that goes away
+ * (`berth ps | head -1`) ends the process: nobody is left to read the rest.
+ */
 export async function runCli(argv: readonly string[], composition: Composition, process: Process): Promise<number> {
+  process.stdout.on?.('error', () => exit(0));
   try {
     return await dispatch(argv, composition, process);
   } catch (error) {
