@@ -159,7 +159,7 @@ export function listAttributes(bytes: Uint8Array): [number, Uint8Array][] {
 export function acknowledgement(answer: NetlinkMessage): Acknowledgement | undefined {
   if (answer.type !== NLMSG_ERROR && answer.type !== NLMSG_DONE) return undefined;
   const data = view(answer.payload);
-  const errno = answer.payload.length >= 4 ? -data.getInt32(0, true) : 0;
+  const errno = answer.payload.length >= 4 ? 0 - data.getInt32(0, true) : 0;
   return { sequence: answer.sequence, errno, text: extendedText(answer) };
 }
 

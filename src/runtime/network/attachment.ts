@@ -11,7 +11,6 @@ export interface Attachment {
   /** The host's end of the cable. */
   readonly link: string;
   readonly ips: readonly string[];
-  readonly mac: string;
   readonly ports: readonly PublishedPort[];
   /** Given back by the pod; only its interface may still be on its way out. */
   readonly leaving: boolean;

@@ -116,10 +116,10 @@ export function createCniNetwork(options: CniOptions, deps: CniDeps): CniNetwork
           capabilityArgs: capabilityArgsOf(request),
         };
         records.put(request.sandboxId, record);
-        const [result] = await Promise.all([
-          call.observer.step('run CNI ADD', () => addChain(chainOf(record, request.netnsPath), call.signal)),
-          deps.netlink.exchange(request.netlink, [raiseLoopback(deps.netlink)]),
-        ]);
+        await deps.netlink.exchange(request.netlink, [raiseLoopback(deps.netlink)]);
+        const result = await call.observer.step('run CNI ADD', () =>
+          addChain(chainOf(record, request.netnsPath), call.signal),
+        );
         records.put(request.sandboxId, { ...record, result });
         return resultOf(result, config.name);
       }),
