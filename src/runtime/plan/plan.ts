@@ -140,7 +140,12 @@ export type InnerStep =
       readonly copyUp: boolean;
     }
   /** Recursive bind of a path that lies inside the new root onto another (cgroup v1 views, /dev/console). */
-  | { readonly op: 'bind-inside'; readonly source: string; readonly target: string; readonly attributes: MountAttributes }
+  | {
+      readonly op: 'bind-inside';
+      readonly source: string;
+      readonly target: string;
+      readonly attributes: MountAttributes;
+    }
   /** mount_setattr on what is mounted at a target. */
   | { readonly op: 'set-attributes'; readonly target: string; readonly attributes: MountAttributes }
   | { readonly op: 'mkdir'; readonly target: string; readonly mode: number }

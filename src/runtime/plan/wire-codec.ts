@@ -145,7 +145,7 @@ export class RecordReader {
   list(index: number): Uint8Array[] {
     const bytes = this.records(index);
     const result: Uint8Array[] = [];
-    for (let at = 0; at < bytes.length; ) {
+    for (let at = 0; at < bytes.length;) {
       const end = bytes.indexOf(0, at);
       if (end < 0) throw corrupt('a list does not end where it says');
       result.push(bytes.subarray(at, end));
@@ -185,7 +185,11 @@ export const text = (index: number): Codec<string> => ({
 });
 
 export const texts = (index: number): Codec<readonly string[]> => ({
-  put: (r, values) => r.list(index, values.map((value) => utf8.encode(value))),
+  put: (r, values) =>
+    r.list(
+      index,
+      values.map((value) => utf8.encode(value)),
+    ),
   get: (r) => r.list(index).map(decodeText),
 });
 
@@ -276,7 +280,11 @@ export const attributes = (deep: number): Codec<MountAttributes> => ({
 });
 
 export const options = (index: number): Codec<readonly FsOption[]> => ({
-  put: (r, values) => r.list(index, values.map((o) => utf8.encode(o.value === undefined ? o.key : `${o.key}=${o.value}`))),
+  put: (r, values) =>
+    r.list(
+      index,
+      values.map((o) => utf8.encode(o.value === undefined ? o.key : `${o.key}=${o.value}`)),
+    ),
   get: (r) =>
     r.list(index).map((bytes) => {
       const option = decodeText(bytes);

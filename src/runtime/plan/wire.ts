@@ -17,7 +17,10 @@ type Entry = { readonly code: number; readonly fields: Readonly<Record<string, C
 /** The tables are checked field by field where they are written; here every step is only a bag of fields. */
 const entryOf = (op: AnyStep['op']): Entry => ({ ...outerTable, ...innerTable })[op] as unknown as Entry;
 const entries: ReadonlyMap<AnyStep['op'], Entry> = new Map(
-  [...Object.keys(outerTable), ...Object.keys(innerTable)].map((op) => [op as AnyStep['op'], entryOf(op as AnyStep['op'])]),
+  [...Object.keys(outerTable), ...Object.keys(innerTable)].map((op) => [
+    op as AnyStep['op'],
+    entryOf(op as AnyStep['op']),
+  ]),
 );
 const opsByCode = new Map([...entries].map(([op, entry]) => [entry.code, op]));
 
