@@ -44,7 +44,7 @@ const layers: readonly Layer[] = [
   },
   {
     name: 'story',
-    files: /^src\/runtime\/([a-z-]+\.ts$|sandbox\/|containers\/|images\/(pull|import)\.ts$)/,
+    files: /^src\/runtime\/([a-z-]+\.ts$|sandbox\/|containers\/|images\/(images|pull|import)\.ts$)/,
     may: ['contract', 'part', 'core', 'facade', 'kit', 'errors'],
     types: ['native', 'config'],
   },

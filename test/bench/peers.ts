@@ -33,7 +33,7 @@ export async function startBerth(options: PeerOptions & { network: 'cni' | 'buil
   const environment = {
     ...process.env,
     BERTH_ROOT: join(options.dir, 'root'),
-    BERTH_STATE: join(options.dir, 'state'),
+    BERTH_STATE: join(options.dir, 'run'),
     BERTH_SOCKET: socket,
     BERTH_CGROUP_PARENT: `/berth-bench-${process.pid}/${options.name}`,
     BERTH_NETWORK_MODE: options.network,

@@ -29,7 +29,7 @@ const pauseImage = 'bench.example/pause:1';
 type Network = 'host' | 'pod';
 
 async function main(): Promise<void> {
-  const dir = mkdtempSync(join(tmpdir(), 'berth-bench-'));
+  const dir = mkdtempSync(join(tmpdir(), 'bb-'));
   const peers: Peer[] = [];
   try {
     const options = prepare(dir);

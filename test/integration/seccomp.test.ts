@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { isKind } from '../../src/kit/errors.js';
 import { openSeccomp } from '../../src/runtime/launch/seccomp.js';
-import type { Seccomp } from '../../src/runtime/launch/seccomp.js';
+import type { SeccompParts } from '../../src/runtime/parts.js';
 import { defaultContainerCapabilities } from '../../src/runtime/plan/capabilities.js';
 import { syscallNumbers } from '../../src/runtime/plan/seccomp/tables.js';
 
@@ -15,7 +15,7 @@ const run = promisify(execFile);
 describe('seccomp filters in this kernel', () => {
   const arch = process.arch === 'arm64' ? 'arm64' : 'x86_64';
   let dir: string;
-  let seccomp: Seccomp;
+  let seccomp: SeccompParts;
 
   before(() => {
     dir = mkdtempSync(join(tmpdir(), 'berth-seccomp-'));

@@ -181,7 +181,7 @@ export function traces(host: TestHost): Record<string, unknown> {
     .map((line) => line.split(' ')[4]);
   return {
     pods: below(join(host.config.state, 'pods')),
-    snapshots: below(join(host.config.root, 'snapshots', 'containers')),
+    snapshots: below(join(host.config.root, 'snapshots', 'active')),
     netns: below(host.config.network.netnsDir),
     cgroups: cgroupsBelow(host.config.cgroup.parent),
     shims: shimsBelow(host.config.state),

@@ -53,4 +53,4 @@ export interface ContainerRecord {
   readonly steps: readonly RecordedStep[];
 }
 
-export const recordVersions = { sandboxes: 1, containers: 1, residue: 1 } as const;
+export const recordVersions = { sandboxes: 1, containers: 1, residue: 1, images: 1 } as const;
