@@ -166,14 +166,27 @@ function checkPackage(file: string, layer: Layer, found: Import): undefined {
 }
 
 function checkPurity(file: string, source: ts.SourceFile): void {
+  const own = declaredNames(source);
   const visit = (node: ts.Node): void => {
-    if (ts.isIdentifier(node) && impureGlobals.has(node.text) && isValueUse(node))
+    if (ts.isIdentifier(node) && impureGlobals.has(node.text) && !own.has(node.text) && isValueUse(node))
       report(file, lineOf(source, node), `the pure core may not use ${node.text}`);
     if (ts.isPropertyAccessExpression(node) && node.getText(source) === 'Math.random')
       report(file, lineOf(source, node), 'the pure core may not use Math.random');
     ts.forEachChild(node, visit);
   };
   visit(source);
+}
+
+/** Names of parameters and variables: a spec's `process` is not Node's. */
+function declaredNames(source: ts.SourceFile): ReadonlySet<string> {
+  const names = new Set<string>();
+  const visit = (node: ts.Node): void => {
+    const declares = ts.isParameter(node) || ts.isVariableDeclaration(node) || ts.isBindingElement(node);
+    if (declares && ts.isIdentifier(node.name)) names.add(node.name.text);
+    ts.forEachChild(node, visit);
+  };
+  visit(source);
+  return names;
 }
 
 /** False for property names, keys and types that merely share a global's name. */
