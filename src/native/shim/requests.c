@@ -273,6 +273,11 @@ static void netlink(struct connection *connection, uint32_t request, struct read
     reply_begin(&reply, FRAME_OK | FRAME_NETLINK, request);
     put_u32(&reply, count);
     int error = netlink_exchange(reader, count, &reply);
+    if (error == -ENONET) {
+        reply_free(&reply);
+        answer_error(connection->serial, request, ERROR_WRONG_STATE, ENOTSUP, "the pod has no network of its own");
+        return;
+    }
     if (error < 0) {
         reply_free(&reply);
         answer_error(connection->serial, request, ERROR_SYSTEM, error, "netlink in the pod's network namespace");
