@@ -10,6 +10,7 @@ import { openNative, type Native } from '../native/native.js';
 import type { Cgroups } from '../runtime/cgroups/types.js';
 import { openCgroups } from '../runtime/cgroups/cgroups.js';
 import type { Runtime } from '../runtime/facade.js';
+import type { ExplainFailure } from '../runtime/launch/plan-failed.js';
 import { openSupervisor } from '../runtime/launch/supervisor.js';
 import { openSeccomp } from '../runtime/launch/seccomp.js';
 import { listPins, unpin } from '../runtime/network/netns.js';
@@ -24,7 +25,7 @@ import { recordVersions, type ContainerRecord, type SandboxRecord } from '../run
 import { Registry } from '../runtime/registry.js';
 import { openResidue, type ResidueRecord } from '../runtime/state/residue.js';
 import { openStore } from '../runtime/state/store.js';
-import { explainFailure } from '../runtime/plan/explain.js';
+import { failureWords, noStep } from '../runtime/plan/explain.js';
 import { decodePlan } from '../runtime/plan/wire.js';
 import { builtPrograms } from './programs.js';
 import { openImageParts } from './images.js';
@@ -52,6 +53,7 @@ export async function openRuntime(config: Config, observer: Observer): Promise<O
   const settings = settingsOf(config, kernel);
   const paths = hostPaths(config.state, config.network.netnsDir);
   mkdirSync(paths.pods, { recursive: true, mode: 0o700 });
+  mkdirSync(paths.netns, { recursive: true, mode: 0o755 });
   const host = hostParts(kernel);
   const cgroups = openCgroups({
     bpf: deviceProgramCalls(native.library, process.arch),
@@ -74,7 +76,7 @@ export async function openRuntime(config: Config, observer: Observer): Promise<O
     binary: builtPrograms().shim,
     cgroupProcs: await shimCgroup(config.cgroup.parent, cgroups),
     note,
-    explain: (plan, failure) => explainFailure(decodePlan(plan), failure),
+    explain: explainFailure,
   });
   const residue = openResidue(
     store.table<ResidueRecord>('residue', recordVersions.residue),
@@ -131,6 +133,13 @@ export async function openRuntime(config: Config, observer: Observer): Promise<O
   });
   return { runtime, native, kernel, parts };
 }
+
+/** The words of the step table for where a plan failed. */
+const explainFailure: ExplainFailure = (bytes, { side, step, errnoName, detail }) => {
+  const plan = decodePlan(bytes);
+  const index = side === 'none' ? noStep : side === 'outer' ? step : plan.outer.length + step;
+  return failureWords(plan, index, errnoName, detail);
+};
 
 /** The shims share one cgroup, outside every pod's: a pod's limits must never hit the process that watches it. */
 async function shimCgroup(parent: string, cgroups: Cgroups): Promise<string[]> {
