@@ -65,9 +65,8 @@ describe('pull from a registry', () => {
   });
 
   it('says that a missing image is missing', async () => {
-    await assert.rejects(
-      store.images.pull(`${registry.host}/library/none:1`, auth, {}, testCall()),
-      (error) => isKind(error, 'not-found'),
+    await assert.rejects(store.images.pull(`${registry.host}/library/none:1`, auth, {}, testCall()), (error) =>
+      isKind(error, 'not-found'),
     );
   });
 });

@@ -1,7 +1,9 @@
 /* What every part of berth-unpack shares: failing with a reason, memory that never comes back NULL, open beneath. */
 #ifndef COMMON_H
 #define COMMON_H
+#ifndef _GNU_SOURCE
 #define _GNU_SOURCE
+#endif
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>

@@ -63,9 +63,9 @@ static void sparse_map(struct overrides *into, const char *text, size_t length) 
     while (text < end) {
         uint64_t pair[2];
         for (int i = 0; i < 2; i++) {
+            if (text > end) bad_archive("sparse map ends in the middle");
             const char *comma = memchr(text, ',', (size_t)(end - text));
             const char *stop = comma ? comma : end;
-            if (text > end) bad_archive("sparse map ends in the middle");
             pair[i] = decimal(text, (size_t)(stop - text), INT64_MAX, "sparse map");
             text = stop + 1;
         }

@@ -190,7 +190,7 @@ static void finish(const char *raw, struct overrides *over, struct entry *entry)
     }
     uint64_t size = over->has_size ? over->size : tar_number(header + 124, 12, "size");
     /* Links and their kin may carry the size of what they stand for, without the data. */
-    if (strchr("123456V", entry->type)) size = 0;
+    if (flag && strchr("123456V", flag)) size = 0;
     set_data(size);
     entry->size = size;
     entry->xattrs = over->xattrs;

@@ -167,7 +167,8 @@ async function readTar(
 async function firstBytes(path: string): Promise<Buffer> {
   const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
   try {
-    if (!(await file.stat()).isFile()) throw new RuntimeError('invalid-argument', `${path} is no file and no directory`);
+    if (!(await file.stat()).isFile())
+      throw new RuntimeError('invalid-argument', `${path} is no file and no directory`);
     const { buffer, bytesRead } = await file.read(Buffer.alloc(4), 0, 4, 0);
     return buffer.subarray(0, bytesRead);
   } finally {

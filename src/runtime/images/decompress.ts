@@ -20,7 +20,8 @@ export function detectCompression(head: Uint8Array): Compression {
 export function decompressor(compression: Compression): Transform | undefined {
   if (compression === 'none') return undefined;
   if (compression === 'gzip') return zlib.createGunzip({ chunkSize });
-  const native = (zlib as { createZstdDecompress?: (options: { chunkSize: number }) => Transform }).createZstdDecompress;
+  const native = (zlib as { createZstdDecompress?: (options: { chunkSize: number }) => Transform })
+    .createZstdDecompress;
   return native === undefined ? zstdStream() : native({ chunkSize });
 }
 

@@ -83,7 +83,7 @@ async function transferAll(
   report: (growth: Growth) => void,
 ): Promise<void> {
   const avoid = new Set<Endpoint>();
-  for (let fruitless = 0; ingest.length < blob.size; ) {
+  for (let fruitless = 0; ingest.length < blob.size;) {
     const before = ingest.length;
     try {
       await transfer(options, blob, session, ingest, avoid, signal, report);
@@ -144,7 +144,8 @@ async function receive(
       count(chunk.length);
       if (position + chunk.length > ingest.length) fresh.push(chunk.subarray(Math.max(ingest.length - position, 0)));
       position += chunk.length;
-      if (position > blob.size) throw new RuntimeError('corrupt', `blob ${blob.digest}: is longer than ${blob.size} bytes`);
+      if (position > blob.size)
+        throw new RuntimeError('corrupt', `blob ${blob.digest}: is longer than ${blob.size} bytes`);
     }
     if (fresh.length === 0) continue;
     await ingest.write(fresh);
@@ -152,7 +153,10 @@ async function receive(
   }
   if (failure !== undefined) throw failure;
   if (ingest.length < blob.size) {
-    throw new RuntimeError('unavailable', `download ${blob.digest}: ended after ${ingest.length} of ${blob.size} bytes`);
+    throw new RuntimeError(
+      'unavailable',
+      `download ${blob.digest}: ended after ${ingest.length} of ${blob.size} bytes`,
+    );
   }
 }
 
@@ -173,7 +177,10 @@ async function* batches(body: Readable, onError: (error: unknown) => void): Asyn
     ended = true;
     wake();
   };
-  body.once('end', () => end()).once('error', end).once('close', () => end());
+  body
+    .once('end', () => end())
+    .once('error', end)
+    .once('close', () => end());
   for (;;) {
     while (pending.length === 0 && !ended) await new Promise<void>((resolve) => (wake = resolve));
     if (pending.length === 0) return;

@@ -63,7 +63,12 @@ export function parseHosts(text: string, dir: string, host: string): readonly En
   const named =
     server === undefined
       ? fields.endpoint(defaultServer(host), root, 'server', true)
-      : fields.endpoint(fields.string(server, 'server'), root, 'server', isSameHost(fields.string(server, 'server'), host));
+      : fields.endpoint(
+          fields.string(server, 'server'),
+          root,
+          'server',
+          isSameHost(fields.string(server, 'server'), host),
+        );
   return [...mirrors, named];
 }
 
@@ -92,7 +97,9 @@ function isLoopback(host: string): boolean {
 
 function isSameHost(url: string, host: string): boolean {
   try {
-    return new URL(withScheme(url)).host === new URL(defaultServer(host)).host || new URL(withScheme(url)).host === host;
+    return (
+      new URL(withScheme(url)).host === new URL(defaultServer(host)).host || new URL(withScheme(url)).host === host
+    );
   } catch {
     return false;
   }
@@ -195,7 +202,8 @@ class Fields {
     if (value === undefined) return defaultDialTimeoutMs;
     const text = this.string(value, key);
     const parts = [...text.matchAll(/(\d+(?:\.\d+)?)(ms|s|m|h)/g)];
-    if (parts.length === 0 || parts.map(([all]) => all).join('') !== text) throw this.bad(key, 'is no duration like 10s');
+    if (parts.length === 0 || parts.map(([all]) => all).join('') !== text)
+      throw this.bad(key, 'is no duration like 10s');
     const units: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 };
     return parts.reduce((sum, [, amount, unit]) => sum + Number(amount) * (units[unit ?? ''] ?? 0), 0);
   }

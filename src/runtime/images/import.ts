@@ -99,7 +99,8 @@ const blobName = (digest: string): string => `blobs/sha256/${digest.slice('sha25
 /** Brings a blob in and checks that it is what its name promises. */
 async function takeBlob(archive: Archive, wanted: Descriptor): Promise<void> {
   const { digest, size } = await archive.blob(blobName(wanted.digest));
-  if (digest !== wanted.digest) throw new RuntimeError('corrupt', `archive: blob ${wanted.digest} is in truth ${digest}`);
+  if (digest !== wanted.digest)
+    throw new RuntimeError('corrupt', `archive: blob ${wanted.digest} is in truth ${digest}`);
   if (size !== wanted.size) {
     throw new RuntimeError('corrupt', `archive: blob ${wanted.digest} has ${size} bytes, not ${wanted.size}`);
   }
@@ -144,7 +145,8 @@ async function layoutCandidate(
       ? first
       : selectManifest({ kind: 'index', manifests }, deps.platform, 'index.json');
   for (let depth = 0; depth < 4; depth++) {
-    if (next.size > maxDocumentBytes) throw new RuntimeError('corrupt', `archive: manifest ${next.digest} is too large`);
+    if (next.size > maxDocumentBytes)
+      throw new RuntimeError('corrupt', `archive: manifest ${next.digest} is too large`);
     await takeBlob(archive, next);
     documents.push(next.digest);
     const what = `manifest ${next.digest}`;
@@ -173,7 +175,8 @@ async function savedCandidates(archive: Archive, bytes: Buffer, deps: ImportDeps
   const list: unknown = parseJson(Buffer.concat([Buffer.from('{"list":'), bytes, Buffer.from('}')]), 'manifest.json')[
     'list'
   ];
-  if (!Array.isArray(list) || list.length > 1000) throw new RuntimeError('corrupt', 'manifest.json: is no list of images');
+  if (!Array.isArray(list) || list.length > 1000)
+    throw new RuntimeError('corrupt', 'manifest.json: is no list of images');
   const candidates: Candidate[] = [];
   for (const each of list as unknown[]) candidates.push(await savedCandidate(archive, each, deps));
   return candidates;
@@ -210,7 +213,8 @@ function savedEntry(value: unknown): { config: string; layers: readonly string[]
   const { Config: config, Layers: layers, RepoTags: tags } = value as Record<string, unknown>;
   const isList = (each: unknown): each is string[] =>
     Array.isArray(each) && each.length <= 1000 && each.every((item) => typeof item === 'string');
-  if (typeof config !== 'string' || !isList(layers) || !(isList(tags) || tags === null || tags === undefined)) throw bad();
+  if (typeof config !== 'string' || !isList(layers) || !(isList(tags) || tags === null || tags === undefined))
+    throw bad();
   return { config, layers, tags: tags ?? [] };
 }
 

@@ -193,7 +193,11 @@ export function normalPlatform(platform: Platform): Platform {
   const variant = platform.variant?.toLowerCase();
   if (given === 'x86_64' || given === 'x86-64') return { os, architecture: 'amd64' };
   if (given === 'aarch64' || given === 'arm64') {
-    return { os, architecture: 'arm64', ...(variant !== undefined && variant !== 'v8' && variant !== '8' && { variant }) };
+    return {
+      os,
+      architecture: 'arm64',
+      ...(variant !== undefined && variant !== 'v8' && variant !== '8' && { variant }),
+    };
   }
   if (given === 'amd64' && variant === 'v1') return { os, architecture: 'amd64' };
   if (given === 'armhf') return { os, architecture: 'arm', variant: 'v7' };
@@ -210,7 +214,8 @@ function preferences(platform: Platform): readonly Platform[] {
   const versions = (from: number, to: number): (string | undefined)[] =>
     Array.from({ length: Math.max(from - to + 1, 0) }, (_, i) => `v${from - i}`);
   const level = variant === undefined ? Number.NaN : Number(variant.replace(/^v/, ''));
-  if (architecture === 'arm64') return [{ os, architecture }, ...preferences({ os, architecture: 'arm', variant: 'v8' })];
+  if (architecture === 'arm64')
+    return [{ os, architecture }, ...preferences({ os, architecture: 'arm', variant: 'v8' })];
   const variants =
     architecture === 'arm'
       ? [...versions(Number.isNaN(level) ? 7 : level, 5), undefined]

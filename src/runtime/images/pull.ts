@@ -55,16 +55,13 @@ const maxIndexDepth = 4;
  * Pulls an image: resolve · manifest · configuration · layers · record. Until the record is written, a lease keeps what
  * has arrived from being collected.
  */
-export async function pullImage(
-  input: PullInput,
-  deps: PullDeps,
-  call: Call,
-  onProgress: OnProgress,
-): Promise<Image> {
+export async function pullImage(input: PullInput, deps: PullDeps, call: Call, onProgress: OnProgress): Promise<Image> {
   const reference = parseReference(input.reference);
   const { observer, signal } = call;
   const session = await deps.registry.session(reference, input.auth);
-  const current = await observer.step('compare with the local image', () => unchanged(reference, session, deps, signal));
+  const current = await observer.step('compare with the local image', () =>
+    unchanged(reference, session, deps, signal),
+  );
   if (current !== undefined) return deps.store.add({ ...current, annotations: input.annotations });
   const found = await observer.step('resolve manifest', () => findManifest(reference, session, deps, signal));
   return await deps.leases.during(async (lease) => {

@@ -165,9 +165,17 @@ function rangeStart(response: Response): number {
 }
 
 function statusError(status: number, wanted: Wanted, url: string, reference: string): RuntimeError {
-  const kinds: Readonly<Record<number, ErrorKind>> = { 401: 'unauthenticated', 403: 'unauthenticated', 404: 'not-found' };
+  const kinds: Readonly<Record<number, ErrorKind>> = {
+    401: 'unauthenticated',
+    403: 'unauthenticated',
+    404: 'not-found',
+  };
   const said = status === 404 ? 'not found' : status === 401 || status === 403 ? 'access denied' : `status ${status}`;
-  return new RuntimeError(kinds[status] ?? 'unavailable', `${reference}: ${wanted.method} ${printableUrl(url)}: ${said}`, {
-    facts: { status },
-  });
+  return new RuntimeError(
+    kinds[status] ?? 'unavailable',
+    `${reference}: ${wanted.method} ${printableUrl(url)}: ${said}`,
+    {
+      facts: { status },
+    },
+  );
 }

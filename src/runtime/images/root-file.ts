@@ -91,7 +91,8 @@ async function readRegular(path: string, maxBytes: number, asked: string): Promi
   try {
     const st = await file.stat();
     if (!st.isFile()) return undefined;
-    if (st.size > maxBytes) throw new RuntimeError('exhausted', `${asked} in the image is larger than ${maxBytes} bytes`);
+    if (st.size > maxBytes)
+      throw new RuntimeError('exhausted', `${asked} in the image is larger than ${maxBytes} bytes`);
     return await file.readFile();
   } catch (error) {
     if (error instanceof RuntimeError) throw error;

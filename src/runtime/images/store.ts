@@ -165,12 +165,18 @@ function imageOf(record: ImageRecord, globs: readonly RegExp[]): Image {
 
 /** `*` stands for any characters, `?` for one. A glob without a tag also means every tag. */
 export function globPattern(glob: string): RegExp {
-  const escaped = glob.replace(/[.+^${}()|[\]\\]/g, '\\$&').replace(/\*/g, '.*').replace(/\?/g, '.');
+  const escaped = glob
+    .replace(/[.+^${}()|[\]\\]/g, '\\$&')
+    .replace(/\*/g, '.*')
+    .replace(/\?/g, '.');
   return new RegExp(`^${escaped}(:[^/]*|@.*)?$`);
 }
 
 /** The names one reference gives: its tag if it has one, and its repository by the digest that was found there. */
-export function namesFor(reference: Reference, digest: string): { tags: readonly string[]; digests: readonly string[] } {
+export function namesFor(
+  reference: Reference,
+  digest: string,
+): { tags: readonly string[]; digests: readonly string[] } {
   return {
     tags: reference.tag === undefined ? [] : [formatReference(reference)],
     digests: [`${repositoryOf(reference)}@${digest}`],

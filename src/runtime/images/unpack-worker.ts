@@ -112,7 +112,10 @@ async function settle(order: SettleOrder): Promise<Uint8Array> {
   current = helper;
   const output = collect(helper.stdout);
   helper.stdin.end(order.report);
-  await finish(helper, new Promise((resolve) => helper.stdin.on('error', resolve).on('finish', () => resolve(undefined))));
+  await finish(
+    helper,
+    new Promise((resolve) => helper.stdin.on('error', resolve).on('finish', () => resolve(undefined))),
+  );
   return await output;
 }
 

@@ -171,7 +171,7 @@ export async function openOverlaySnapshotter(options: OverlayOptions): Promise<S
     const needed = new Set<string>();
     const chains = [...keep, ...[...snapshots.values()].map((record) => record.chainId)];
     for (const chainId of chains) {
-      for (let at = layers.get(chainId); at !== undefined && !needed.has(at.chainId); ) {
+      for (let at = layers.get(chainId); at !== undefined && !needed.has(at.chainId);) {
         needed.add(at.chainId);
         at = at.parent === undefined ? undefined : layers.get(at.parent);
       }
@@ -227,7 +227,7 @@ function layerOf(record: LayerRecord, dir: string): Layer {
 
 function stackOf(layers: ReadonlyMap<string, Layer>, chainId: string): readonly Layer[] {
   const stack: Layer[] = [];
-  for (let at: string | undefined = chainId; at !== undefined; ) {
+  for (let at: string | undefined = chainId; at !== undefined;) {
     const layer = layers.get(at);
     if (layer === undefined) throw notFound('layer', at);
     stack.push(layer);
