@@ -192,6 +192,26 @@ function tests(): void {
     assert.equal(ask('', '127.0.0.1', 8000), 'failed 1 ECONNREFUSED');
   });
 
+  it('sends a UDP flow that began too early to the pod once there is one', async () => {
+    outside();
+    const sender =
+      'let s=require("dgram").createSocket("udp4");s.bind(4444);s.on("message",m=>{console.log(""+m);process.exit()});' +
+      'setInterval(()=>s.send("hello",+process.argv[2],process.argv[1]),20);setTimeout(()=>process.exit(2),20000);s.send("x",+process.argv[2],process.argv[1],()=>console.log("up"))';
+    const early = spawn('ip', ['netns', 'exec', 'outside', process.execPath, '-e', sender, '192.0.2.1', '5300'], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    servers.push(early);
+    // Rules that track connections must be there for the flow to be known.
+    await network.attach(pod('b').request, call);
+    await once(early.stdout, 'data');
+    const a = pod('a', [{ protocol: 'udp', containerPort: 53, hostPort: 5300 }]);
+    const heard = once(early.stdout, 'data');
+    await network.attach(a.request, call);
+    await serve(a.name, 53, 'a', udpServer);
+    assert.equal(String((await heard)[0]), 'hello back\n');
+    assert.deepEqual(notes, []);
+  });
+
   it('refuses a host port that another pod has', async () => {
     const port = [{ protocol: 'tcp', containerPort: 80, hostPort: 8000 }] as const;
     await network.attach(pod('a', [...port]).request, call);
@@ -261,6 +281,40 @@ function tests(): void {
     const broken = { ...a.request, netlink: () => Promise.reject(new Error('shim died')) };
     await assert.rejects(network.attach(broken, call), /shim died/);
     await network.detach(a.request, call);
+    assert.deepEqual(leftovers(), []);
+  });
+
+  it('removes interface, bridge and rules by itself some time after the last pod', async () => {
+    network = open({ settleMs: 20, lingerMs: 20 });
+    const a = pod('a');
+    await network.attach(a.request, call);
+    await network.detach(a.request, call);
+    assert.equal(network.has('a'), false);
+    while (leftovers().length > 0) await new Promise((resolve) => setTimeout(resolve, 10));
+  });
+
+  it('leaves running pods their network when it is closed, and an empty node nothing', async () => {
+    network = open({ settleMs: 60_000, lingerMs: 60_000 });
+    const [a, b] = [pod('a'), pod('b')];
+    await network.attach(a.request, call);
+    await network.attach(b.request, call);
+    await network.detach(a.request, call);
+    await network.close();
+    assert.equal(leftovers().filter((line) => line.includes('vb')).length, 1);
+    network = open({ settleMs: 60_000, lingerMs: 60_000 });
+    await network.reconcile(new Set(['b']), call);
+    await network.check(b.request, call);
+    await network.detach(b.request, call);
+    await network.close();
+    assert.deepEqual(leftovers(), []);
+    network = open();
+  });
+
+  it('serves many pods at once', async () => {
+    const all = Array.from({ length: 12 }, (_, index) => pod(`many${index}`));
+    const results = await Promise.all(all.map(({ request }) => network.attach(request, call)));
+    assert.equal(new Set(results.flatMap(({ ips }) => ips)).size, 24);
+    await Promise.all(all.map(({ request }) => network.detach(request, call)));
     assert.deepEqual(leftovers(), []);
   });
 

@@ -1,5 +1,5 @@
 /** Keeping the built-in network's nf_tables rules and kernel parameters as they must be. */
-import { isErrno } from '../../kit/errors.js';
+import { isErrno, messageOf } from '../../kit/errors.js';
 import type { Call } from '../../kit/call.js';
 import type { Netlink, NetlinkSocket } from '../../native/netlink/netlink.js';
 import {
@@ -12,7 +12,7 @@ import {
   removeTable,
   withdrawPorts,
 } from './firewall.js';
-import type { Prefix } from './ip.js';
+import type { IpFamily, Prefix } from './ip.js';
 
 export interface HostRules {
   /** Rules are in place afterwards, with every published port, also when something removed them meanwhile. */
@@ -32,6 +32,8 @@ export interface HostRulesDeps {
   /** Every port that ought to be published now. */
   readonly published: () => readonly PublishedPort[];
 }
+
+const UDP = 17;
 
 export function createHostRules(
   shape: Omit<FirewallShape, 'subnet'> & { readonly subnets: readonly Prefix[] },
@@ -74,6 +76,28 @@ export function createHostRules(
     }
   };
 
+  /**
+   * A UDP flow keeps the rewriting (or the lack of it) of its first packet for as long as the sender goes on: one that
+   * began before the port was published, or with its last pod, would never reach the new one.
+   */
+  const forgetFlows = async (port: PublishedPort, ip: IpFamily): Promise<void> => {
+    if (port.protocol !== 'udp') return;
+    const { dumpFlows, decodeFlows, deleteFlow } = netlink.conntrack;
+    const family = ip === 4 ? nft.NFPROTO.ipv4 : nft.NFPROTO.ipv6;
+    try {
+      const dump = { doing: 'list flows', message: dumpFlows(family, UDP, port.hostPort) };
+      const flows = decodeFlows(await netlink.exchange(socket.send, [dump])).filter(
+        (flow) => flow.protocol === UDP && flow.destinationPort === port.hostPort,
+      );
+      for (const flow of flows) {
+        const message = deleteFlow(family, flow);
+        await netlink.exchange(socket.send, [{ doing: 'forget flow', message, tolerate: ['ENOENT'] }]);
+      }
+    } catch (error) {
+      deps.note('warn', `flows to UDP port ${port.hostPort} are not forgotten: ${messageOf(error)}`);
+    }
+  };
+
   return {
     async ensure() {
       if (!installed || !(await tablesAreThere())) await install();
@@ -84,6 +108,7 @@ export function createHostRules(
       for (const family of families) {
         const mine = portsOfFamily(ports, family.subnet.family);
         if (mine.length > 0) await netlink.exchange(socket.send, publishPorts(nft, family, mine));
+        for (const port of mine) await forgetFlows(port, family.subnet.family);
       }
     },
     async withdraw(ports) {
@@ -91,6 +116,7 @@ export function createHostRules(
         // A batch with one failing removal removes nothing, so each port gets its own.
         for (const port of portsOfFamily(ports, family.subnet.family)) {
           await netlink.exchange(socket.send, withdrawPorts(nft, family, [port]));
+          await forgetFlows(port, family.subnet.family);
         }
       }
     },
