@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { SyscallError } from '../../kit/errors.js';
 import type { Library } from '../library.js';
+import { decodeFlows, deleteFlow, dumpFlows } from './conntrack.js';
 import { exchange } from './exchange.js';
 import * as nftables from './nftables.js';
 import * as rtnetlink from './rtnetlink.js';
@@ -223,6 +224,31 @@ describe('nf_tables messages', () => {
   it('frames batches without asking for answers to the frame', () => {
     assert.equal(hex(nftables.batchBegin()), '140000001000010000000000000000000000000a');
     assert.equal(hex(nftables.batchEnd()), '140000001100010000000000000000000000000a');
+  });
+});
+
+describe('conntrack messages', () => {
+  const tuple = Buffer.concat([
+    nested(1, [attribute(1, Uint8Array.of(192, 0, 2, 9)), attribute(2, Uint8Array.of(192, 0, 2, 1))]),
+    nested(2, [attribute(1, Uint8Array.of(17)), attribute(2, Uint8Array.of(1, 2)), attribute(3, bytes('14b4'))]),
+  ]);
+
+  it('asks for the flows to a port', () => {
+    const expected = bytes(
+      '40000000 0101 0103 00000000 00000000 02 00 0000',
+      '1800 0180 1400 0280 0500 0100 11 000000 0600 0300 14b4 0000',
+      '1400 1980 0800 0100 28000000 0800 0200 00000000',
+    );
+    assert.equal(hex(dumpFlows(2, 17, 5300)), hex(expected));
+  });
+
+  it('finds flows in the answer and names them as the kernel did', () => {
+    const flows = decodeFlows([message(0x100, 0, [bytes('02000000'), nested(1, [tuple])]), answer(1, 0)]);
+    assert.deepEqual(
+      flows.map(({ protocol, destinationPort }) => [protocol, destinationPort]),
+      [[17, 5300]],
+    );
+    assert.deepEqual(deleteFlow(2, flows[0]!), message(0x102, 4, [bytes('02000000'), nested(1, [tuple])]));
   });
 });
 

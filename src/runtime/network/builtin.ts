@@ -80,8 +80,9 @@ export function createBuiltinNetwork(options: BuiltinOptions, deps: BuiltinDeps)
   const { netlink, note } = deps;
   const ledger = openLedger(options, (message) => note('error', message));
   const subnets = ledger.pools.map((pool) => pool.prefix);
-  const route = deps.openNetlink(netlink.rtnetlink.NETLINK_ROUTE);
-  const rules = createHostRules({ ...options, subnets }, { ...deps, published: () => ledger.published() });
+  const openNetlink = (protocol: number): NetlinkSocket => atFirstUse(() => deps.openNetlink(protocol));
+  const route = openNetlink(netlink.rtnetlink.NETLINK_ROUTE);
+  const rules = createHostRules({ ...options, subnets }, { ...deps, openNetlink, published: () => ledger.published() });
   const perSandbox = new KeyedLock();
   const hostSide = new KeyedLock();
   const later = createAlarms((error) => note('warn', `built-in network: ${messageOf(error)}`));
@@ -251,6 +252,17 @@ export function createBuiltinNetwork(options: BuiltinOptions, deps: BuiltinDeps)
       route.close();
       rules.close();
     },
+  };
+}
+
+/** A node that never uses this network need not be able to: a kernel without nf_tables refuses the socket. */
+function atFirstUse(open: () => NetlinkSocket): NetlinkSocket {
+  let opened: NetlinkSocket | undefined;
+  const socket = (): NetlinkSocket => (opened ??= open());
+  return {
+    request: (messages) => socket().request(messages),
+    send: async (messages) => socket().send(messages),
+    close: () => opened?.close(),
   };
 }
 

@@ -1,5 +1,5 @@
 /** Which of the two networks a pod gets. A pod is always detached by the one that attached it. */
-import { RuntimeError } from '../../kit/errors.js';
+import { RuntimeError, messageOf } from '../../kit/errors.js';
 import type { BuiltinNetwork } from './builtin.js';
 import type { CniNetwork } from './cni.js';
 import type { PodNetwork } from './pod-network.js';
@@ -27,7 +27,12 @@ export function chooseNetwork(mode: NetworkMode, cni: CniNetwork, builtin: Built
       await owner.check(request, call);
     },
     async reconcile(live, call) {
-      for (const network of both) await network.reconcile(live, call);
+      for (const network of both) {
+        // What one of them cannot free must not keep the other, or the agent, from going on.
+        await network.reconcile(live, call).catch((error: unknown) => {
+          call.observer.note('error', `networks of dead sandboxes: ${messageOf(error)}`);
+        });
+      }
     },
     status: () => current().status(),
     info: () => ({ mode, ...current().info() }),
