@@ -8,7 +8,8 @@
 typedef int step_function(struct execution *, const struct plan_step *);
 
 /* oom-score is done by the shim. */
-static int nothing(struct execution *e, const struct plan_step *step) {
+static int nothing(struct execution *e, const struct plan_step *step)
+{
     (void)e, (void)step;
     return 0;
 }
@@ -49,13 +50,15 @@ static step_function *const functions[] = {
     [OP_EXEC] = do_exec,
 };
 
-_Noreturn void child_fail(struct execution *e, int error) {
+_Noreturn void child_fail(struct execution *e, int error)
+{
     e->report->failure = (struct launch_failure){.step = e->step, .error = -error, .detail = e->detail};
     e->report->state = REPORT_FAILED;
     _exit(127);
 }
 
-int wait_gate(struct execution *e, char expected) {
+int wait_gate(struct execution *e, char expected)
+{
     char byte = 0;
     int got;
     do
@@ -64,7 +67,8 @@ int wait_gate(struct execution *e, char expected) {
     return got == 1 && byte == expected ? 0 : failed(e, DETAIL_GATE, got < 0 ? got : -EPIPE);
 }
 
-int pass_gate(struct execution *e) {
+int pass_gate(struct execution *e)
+{
     if (e->gate_passed)
         return 0;
     int result = wait_gate(e, 'c');
@@ -73,7 +77,8 @@ int pass_gate(struct execution *e) {
 }
 
 /* Handlers are gone by CLONE_CLEAR_SIGHAND, what the shim ignores or blocks is not. */
-static void reset_signals(void) {
+static void reset_signals(void)
+{
     struct sigaction standard = {.sa_handler = SIG_DFL};
     sigset_t none;
     for (int signal = 1; signal < 32; signal++)
@@ -82,13 +87,15 @@ static void reset_signals(void) {
     sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-static int take_fd(int fd) {
+static int take_fd(int fd)
+{
     if (fd < 0)
         return sys_open(AT_FDCWD, "/dev/null", O_RDWR, 0, 0);
     return fd < 3 ? sys(fcntl(fd, F_DUPFD_CLOEXEC, 3)) : fd;
 }
 
-static int take_stdio(const struct launch_io *io) {
+static int take_stdio(const struct launch_io *io)
+{
     int from[3] = {take_fd(io->stdin_fd), take_fd(io->stdout_fd), take_fd(io->stderr_fd)}, result = 0;
     for (int i = 0; i < 3 && result >= 0; i++)
         result = from[i] < 0 ? from[i] : sys(dup2(from[i], i));
@@ -96,7 +103,8 @@ static int take_stdio(const struct launch_io *io) {
 }
 
 /* The host's null device, found while its root is still ours, and checked: an image cannot stand in its way. */
-static void find_null(struct execution *e) {
+static void find_null(struct execution *e)
+{
     e->null = sys_open(AT_FDCWD, "/dev/null", O_PATH | O_NOFOLLOW, 0, 0);
     if (e->null >= 0 && !path_is_null_device(e->null)) {
         close(e->null);
@@ -104,7 +112,8 @@ static void find_null(struct execution *e) {
     }
 }
 
-static void run_step(struct execution *e, const struct plan_step *step) {
+static void run_step(struct execution *e, const struct plan_step *step)
+{
     uint64_t start = e->sealed ? 0 : now_nanos();
     e->detail = DETAIL_MAIN;
     int result = functions[step->op](e, step);
@@ -114,7 +123,8 @@ static void run_step(struct execution *e, const struct plan_step *step) {
         e->report->nanos[e->step] = now_nanos() - start;
 }
 
-static void start(struct execution *e) {
+static void start(struct execution *e)
+{
     close(e->gate_write); /* or the end of the shim would not be the end of the gate */
     close(e->status_read);
     int result = guard_child();
@@ -126,7 +136,8 @@ static void start(struct execution *e) {
         child_fail(e, result);
 }
 
-_Noreturn void child_main(struct execution *e) {
+_Noreturn void child_main(struct execution *e)
+{
     reset_signals();
     umask(0);
     start(e);

@@ -17,7 +17,8 @@ struct entry { /* linux_dirent64 */
     char name[];
 };
 
-static int copy_owner(int to, const char *name, const struct stat *st) {
+static int copy_owner(int to, const char *name, const struct stat *st)
+{
     int result = sys(fchownat(to, name, st->st_uid, st->st_gid, AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH));
     struct timespec times[2] = {st->st_atim, st->st_mtim};
     if (result >= 0 && *name)
@@ -25,7 +26,8 @@ static int copy_owner(int to, const char *name, const struct stat *st) {
     return result;
 }
 
-static int copy_bytes(int in, int out) {
+static int copy_bytes(int in, int out)
+{
     ssize_t got;
     do
         got = sendfile(out, in, NULL, 1 << 20);
@@ -33,7 +35,8 @@ static int copy_bytes(int in, int out) {
     return got < 0 ? -errno : 0;
 }
 
-static int copy_file(int from, int to, const char *name, const struct stat *st) {
+static int copy_file(int from, int to, const char *name, const struct stat *st)
+{
     int in = sys_open(from, name, O_RDONLY | O_NOFOLLOW, 0, 0), out, result;
     if (in < 0)
         return in;
@@ -48,7 +51,8 @@ static int copy_file(int from, int to, const char *name, const struct stat *st) 
     return result;
 }
 
-static int copy_link(int from, int to, const char *name, const struct stat *st) {
+static int copy_link(int from, int to, const char *name, const struct stat *st)
+{
     char target[PATH_MAX];
     ssize_t length = readlinkat(from, name, target, sizeof target - 1);
     if (length < 0)
@@ -60,7 +64,8 @@ static int copy_link(int from, int to, const char *name, const struct stat *st) 
 
 static int copy_dir(int from, int to, int depth);
 
-static int copy_subdir(int from, int to, const char *name, const struct stat *st, int depth) {
+static int copy_subdir(int from, int to, const char *name, const struct stat *st, int depth)
+{
     int in = sys_open(from, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0, 0), out, result;
     if (in < 0)
         return in;
@@ -76,7 +81,8 @@ static int copy_subdir(int from, int to, const char *name, const struct stat *st
     return result;
 }
 
-static int copy_entry(int from, int to, const char *name, int depth) {
+static int copy_entry(int from, int to, const char *name, int depth)
+{
     struct stat st;
     if (!strcmp(name, ".") || !strcmp(name, ".."))
         return 0;
@@ -92,7 +98,8 @@ static int copy_entry(int from, int to, const char *name, int depth) {
     return result < 0 ? result : copy_owner(to, name, &st);
 }
 
-static int copy_dir(int from, int to, int depth) {
+static int copy_dir(int from, int to, int depth)
+{
     _Alignas(struct entry) char buffer[4096];
     if (depth > MAX_DEPTH)
         return -ELOOP;
@@ -109,7 +116,8 @@ static int copy_dir(int from, int to, int depth) {
 }
 
 /* `from` is an O_PATH directory, `to` a detached mount. */
-int copy_up(int from, int to) {
+int copy_up(int from, int to)
+{
     int in = sys_open(from, ".", O_RDONLY | O_DIRECTORY, 0, 0);
     int result = in < 0 ? in : copy_dir(in, to, 0);
     close_quietly(in);

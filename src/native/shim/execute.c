@@ -11,9 +11,11 @@
 
 unsigned launch_without;
 
-/* --------------------------------------------------------------------------------------------------------- the shim's */
+/* --------------------------------------------------------------------------------------------------------- the shim's
+ */
 
-static int open_private_proc(void) {
+static int open_private_proc(void)
+{
     struct statfs fs;
     int context = sys_fsopen("proc"), result = context;
     if (result >= 0)
@@ -31,7 +33,8 @@ static int open_private_proc(void) {
     return result;
 }
 
-int launch_init(struct shim_namespaces *held) {
+int launch_init(struct shim_namespaces *held)
+{
     memset(held, 0, sizeof *held);
     for (int kind = 0; kind < NAMESPACE_KINDS; kind++)
         held->held[kind] = -1;
@@ -50,7 +53,8 @@ int launch_init(struct shim_namespaces *held) {
     return sys(prctl(PR_SET_DUMPABLE, 0, 0, 0, 0));
 }
 
-void launch_drop_namespaces(struct shim_namespaces *held) {
+void launch_drop_namespaces(struct shim_namespaces *held)
+{
     for (int kind = 0; kind < NAMESPACE_KINDS; kind++) {
         close_quietly(held->held[kind]);
         held->held[kind] = -1;
@@ -62,9 +66,11 @@ void launch_drop_namespaces(struct shim_namespaces *held) {
     }
 }
 
-/* -------------------------------------------------------------------------------------------------------------- begin */
+/* -------------------------------------------------------------------------------------------------------------- begin
+ */
 
-static size_t count_pointers(const struct plan *plan) {
+static size_t count_pointers(const struct plan *plan)
+{
     size_t count = 2;
     const struct plan_step *last = plan_inner(plan) + plan->inner_count - 1;
     for (int list = 0; last->op == OP_EXEC && list < 2; list++)
@@ -73,7 +79,8 @@ static size_t count_pointers(const struct plan *plan) {
     return count;
 }
 
-static int map_report(struct execution *e, struct launch *launch) {
+static int map_report(struct execution *e, struct launch *launch)
+{
     size_t pointers = count_pointers(e->plan);
     size_t nanos = (size_t)launch->step_count * sizeof(uint64_t);
     launch->report_size = sizeof *launch->report + nanos + pointers * sizeof(char *);
@@ -88,7 +95,8 @@ static int map_report(struct execution *e, struct launch *launch) {
     return 0;
 }
 
-static int open_channels(struct execution *e) {
+static int open_channels(struct execution *e)
+{
     int status[2], gate[2];
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, status) < 0)
         return -errno;
@@ -102,12 +110,14 @@ static int open_channels(struct execution *e) {
 }
 
 /* A child that is gone already has said why, or will be found dead. */
-int open_gate(struct execution *e, char byte) {
+int open_gate(struct execution *e, char byte)
+{
     int result = sys(send(e->gate_write, &byte, 1, MSG_NOSIGNAL));
     return result == -EPIPE || result == -ECONNRESET ? 0 : result;
 }
 
-static int outer_step(struct execution *e, const struct plan_step *step, struct launch *launch) {
+static int outer_step(struct execution *e, const struct plan_step *step, struct launch *launch)
+{
     switch (step->op) {
     case OP_OVERLAY:
         return do_overlay(e, step);
@@ -131,7 +141,8 @@ static int outer_step(struct execution *e, const struct plan_step *step, struct 
 }
 
 /* The shim does this for the child: only it may lower a score, and it can while the child is not dumpable. */
-static int do_oom_steps(struct execution *e, pid_t pid) {
+static int do_oom_steps(struct execution *e, pid_t pid)
+{
     for (uint32_t i = 0; i < e->plan->inner_count; i++) {
         const struct plan_step *step = plan_inner(e->plan) + i;
         if (step->op != OP_OOM_SCORE)
@@ -145,7 +156,8 @@ static int do_oom_steps(struct execution *e, pid_t pid) {
     return 0;
 }
 
-static int run_outer(struct execution *e, struct launch *launch) {
+static int run_outer(struct execution *e, struct launch *launch)
+{
     int result = 0;
     for (uint32_t i = 0; result >= 0 && i < e->plan->outer_count; i++) {
         uint64_t start = now_nanos();
@@ -159,7 +171,8 @@ static int run_outer(struct execution *e, struct launch *launch) {
     return result < 0 ? result : open_gate(e, 'c');
 }
 
-static void close_execution(struct execution *e) {
+static void close_execution(struct execution *e)
+{
     for (int i = 0; i < PLAN_SLOTS; i++)
         close_quietly(e->slots[i]);
     for (int kind = 0; kind < NAMESPACE_KINDS; kind++)
@@ -170,7 +183,8 @@ static void close_execution(struct execution *e) {
 }
 
 /* Whoever of the two failed first knows why. */
-static void fail_begin(struct execution *e, struct launch *launch, int error) {
+static void fail_begin(struct execution *e, struct launch *launch, int error)
+{
     launch->failure = (struct launch_failure){.step = e->step, .error = -error, .detail = e->detail};
     if (launch->pidfd >= 0) {
         sys_pidfd_kill(launch->pidfd, SIGKILL);
@@ -188,7 +202,8 @@ static void fail_begin(struct execution *e, struct launch *launch, int error) {
 }
 
 int launch_begin(struct shim_namespaces *held, const struct plan *plan, const struct launch_io *io,
-                 struct launch *launch) {
+                 struct launch *launch)
+{
     struct execution e = {.plan = plan, .held = held, .io = io, .step = UINT32_MAX};
     e.gate_read = e.gate_write = e.status_read = e.status_write = -1;
     e.root = e.null = e.empty = -1;
@@ -212,10 +227,12 @@ int launch_begin(struct shim_namespaces *held, const struct plan *plan, const st
     return 0;
 }
 
-/* ------------------------------------------------------------------------------------------------------------- finish */
+/* ------------------------------------------------------------------------------------------------------------- finish
+ */
 
 /* Takes a terminal that the child sent; 0 at the end of the channel, LAUNCH_PENDING before it. */
-static int drain_status(struct launch *launch) {
+static int drain_status(struct launch *launch)
+{
     for (;;) {
         int fd = receive_fd(launch->status_fd, MSG_DONTWAIT);
         if (fd == -EAGAIN)
@@ -227,7 +244,8 @@ static int drain_status(struct launch *launch) {
     }
 }
 
-static int keep(struct execution *e, pid_t pid) {
+static int keep(struct execution *e, pid_t pid)
+{
     int result = 0;
     for (uint32_t i = 0; result >= 0 && i < e->plan->outer_count; i++) {
         const struct plan_step *step = &e->plan->steps[i];
@@ -245,13 +263,15 @@ static int keep(struct execution *e, pid_t pid) {
     return result;
 }
 
-static void undo_pins(const struct plan *plan) {
+static void undo_pins(const struct plan *plan)
+{
     for (uint32_t i = 0; i < plan->outer_count; i++)
         if (plan->steps[i].op == OP_PIN_NAMESPACE)
             sys_umount(plan_string(plan, plan->steps[i].s[0]), MNT_DETACH);
 }
 
-static int finish_sandbox(struct shim_namespaces *held, const struct plan *plan, struct launch *launch) {
+static int finish_sandbox(struct shim_namespaces *held, const struct plan *plan, struct launch *launch)
+{
     struct execution e = {.plan = plan, .held = held, .report = launch->report, .gate_write = launch->gate_fd};
     int result = keep(&e, launch->pid);
     if (result >= 0)
@@ -263,7 +283,8 @@ static int finish_sandbox(struct shim_namespaces *held, const struct plan *plan,
     return result;
 }
 
-static int finish_failed(const struct plan *plan, struct shim_namespaces *held, struct launch *launch, int result) {
+static int finish_failed(const struct plan *plan, struct shim_namespaces *held, struct launch *launch, int result)
+{
     sys_pidfd_kill(launch->pidfd, SIGKILL);
     close_quietly(launch->console_master);
     launch->console_master = -1;
@@ -272,7 +293,8 @@ static int finish_failed(const struct plan *plan, struct shim_namespaces *held, 
     return result;
 }
 
-int launch_finish(struct shim_namespaces *held, const struct plan *plan, struct launch *launch) {
+int launch_finish(struct shim_namespaces *held, const struct plan *plan, struct launch *launch)
+{
     int result = drain_status(launch);
     if (result == LAUNCH_PENDING)
         return result;
@@ -293,7 +315,8 @@ int launch_finish(struct shim_namespaces *held, const struct plan *plan, struct 
     return result < 0 ? finish_failed(plan, held, launch, result) : 0;
 }
 
-void launch_abort(struct launch *launch) {
+void launch_abort(struct launch *launch)
+{
     if (launch->pidfd >= 0)
         sys_pidfd_kill(launch->pidfd, SIGKILL);
     close_quietly(launch->console_master);
@@ -301,7 +324,8 @@ void launch_abort(struct launch *launch) {
     launch_release(launch);
 }
 
-void launch_release(struct launch *launch) {
+void launch_release(struct launch *launch)
+{
     close_quietly(launch->status_fd);
     close_quietly(launch->gate_fd);
     if (launch->report)

@@ -32,7 +32,7 @@ struct execution {
     int slots[PLAN_SLOTS];
     int enter[NAMESPACE_KINDS]; /* descriptors of namespaces to join (nsfs or pidfd), -1 none */
     uint8_t borrowed[NAMESPACE_KINDS];
-    uint64_t create; /* bits of namespace_kind */
+    uint64_t create;       /* bits of namespace_kind */
     const char **pointers; /* room for the program's arguments and environment */
     size_t pointer_count;
     int gate_read, gate_write; /* a socket pair: writing to a dead child must not raise SIGPIPE */
@@ -53,13 +53,15 @@ enum { WITHOUT_OVERLAY_FD = 1, WITHOUT_OVERLAY_STRING = 2, WITHOUT_DETACHED_CLON
 extern unsigned launch_without;
 
 /* Remembers which part of the step failed. Evaluates to `result`, a negative errno. */
-static inline int failed(struct execution *e, enum launch_detail detail, int result) {
+static inline int failed(struct execution *e, enum launch_detail detail, int result)
+{
     if (result < 0)
         e->detail = detail;
     return result;
 }
 
-static inline const char *text(const struct execution *e, struct plan_ref ref) {
+static inline const char *text(const struct execution *e, struct plan_ref ref)
+{
     return plan_string(e->plan, ref);
 }
 

@@ -7,19 +7,22 @@
 #include <sys/socket.h>
 #include <time.h>
 
-uint64_t now_nanos(void) {
+uint64_t now_nanos(void)
+{
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-void warn(struct execution *e, enum launch_warning_kind kind, int64_t wanted, int64_t got) {
+void warn(struct execution *e, enum launch_warning_kind kind, int64_t wanted, int64_t got)
+{
     if (e->report->warning_count < LAUNCH_MAX_WARNINGS)
         e->report->warnings[e->report->warning_count++] =
             (struct launch_warning){.step = e->step, .kind = kind, .wanted = wanted, .got = got};
 }
 
-int append(char *out, size_t size, const char *part) {
+int append(char *out, size_t size, const char *part)
+{
     size_t used = strlen(out), length = strlen(part);
     if (used + length >= size)
         return -ENAMETOOLONG;
@@ -27,7 +30,8 @@ int append(char *out, size_t size, const char *part) {
     return 0;
 }
 
-size_t format_number(char *out, int64_t value) {
+size_t format_number(char *out, int64_t value)
+{
     char digits[24];
     size_t count = 0, length = 0;
     uint64_t rest = value < 0 ? -(uint64_t)value : (uint64_t)value;
@@ -42,7 +46,8 @@ size_t format_number(char *out, int64_t value) {
     return length;
 }
 
-int write_proc(struct execution *e, const char *path, const char *value, size_t length) {
+int write_proc(struct execution *e, const char *path, const char *value, size_t length)
+{
     int fd = sys_open(e->held->proc, path, O_WRONLY, 0, RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV);
     if (fd < 0)
         return fd;
@@ -52,14 +57,17 @@ int write_proc(struct execution *e, const char *path, const char *value, size_t 
     return result;
 }
 
-void reap(int pidfd) {
+void reap(int pidfd)
+{
     int result;
     do
-        result = sys(syscall(SYS_waitid, 3 /* P_PIDFD */, pidfd, NULL, 4 /* WEXITED */ | 0x40000000 /* __WALL */, NULL));
+        result =
+            sys(syscall(SYS_waitid, 3 /* P_PIDFD */, pidfd, NULL, 4 /* WEXITED */ | 0x40000000 /* __WALL */, NULL));
     while (result == -EINTR);
 }
 
-int send_fd(int socket, int fd) {
+int send_fd(int socket, int fd)
+{
     union {
         struct cmsghdr header;
         char space[CMSG_SPACE(sizeof fd)];
@@ -75,7 +83,8 @@ int send_fd(int socket, int fd) {
     return sys(sendmsg(socket, &message, MSG_NOSIGNAL));
 }
 
-int receive_fd(int socket, int flags) {
+int receive_fd(int socket, int flags)
+{
     union {
         struct cmsghdr header;
         char space[CMSG_SPACE(sizeof(int))];
@@ -97,7 +106,8 @@ int receive_fd(int socket, int flags) {
     return fd;
 }
 
-static _Noreturn void helper_main(struct execution *e, int socket, int result) {
+static _Noreturn void helper_main(struct execution *e, int socket, int result)
+{
     if (result >= 0)
         result = send_fd(socket, result);
     e->report->helper_result = result;
@@ -106,12 +116,12 @@ static _Noreturn void helper_main(struct execution *e, int socket, int result) {
 }
 
 int run_helper(struct execution *e, int (*work)(struct execution *, const struct plan_step *, void *),
-               const struct plan_step *step, void *argument) {
+               const struct plan_step *step, void *argument)
+{
     int ends[2], pidfd = -1;
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
         return -errno;
-    struct clone_args args = {
-        .flags = CLONE_VFORK | CLONE_PIDFD | CLONE_CLEAR_SIGHAND, .pidfd = (uintptr_t)&pidfd};
+    struct clone_args args = {.flags = CLONE_VFORK | CLONE_PIDFD | CLONE_CLEAR_SIGHAND, .pidfd = (uintptr_t)&pidfd};
     e->report->helper_result = -ECHILD;
     int pid = sys_clone3(&args), result = pid;
     if (pid == 0) {
@@ -132,7 +142,8 @@ int run_helper(struct execution *e, int (*work)(struct execution *, const struct
 }
 
 /* Credentials that change clear the parent-death signal and may make the process dumpable again. */
-int guard_child(void) {
+int guard_child(void)
+{
     int result = sys(prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0));
     return result < 0 ? result : sys(prctl(PR_SET_DUMPABLE, 0, 0, 0, 0));
 }

@@ -19,7 +19,7 @@
 #include <sys/types.h>
 
 #define PLAN_MAX_STEPS 4096 /* outer and inner together */
-#define PLAN_SLOTS 256
+#define PLAN_SLOTS     256
 
 /* Order and values are part of the wire format (NamespaceKind in plan.ts). */
 enum namespace_kind {
@@ -70,8 +70,8 @@ struct held_mount {
 struct shim_namespaces {
     int held[NAMESPACE_KINDS]; /* descriptors of the pod's namespaces, -1 where the pod has none of its own */
     struct held_mount mounts[SHIM_MAX_HELD_MOUNTS];
-    int own_pid;               /* the shim's own PID namespace, to come back after a clone into another */
-    int proc;                  /* a procfs nobody else can reach; all of our writes to /proc go through it */
+    int own_pid; /* the shim's own PID namespace, to come back after a clone into another */
+    int proc;    /* a procfs nobody else can reach; all of our writes to /proc go through it */
     /*
      * A descriptor (pidfd) of the first process of a container of this pod, or a negative errno. It stays the
      * monitor's. Set by the monitor after launch_init().
@@ -81,14 +81,14 @@ struct shim_namespaces {
 };
 
 /*
- * Opens own_pid and proc, holds nothing. Makes the process non-dumpable and sees to it that descriptors 0 to 2 are open.
- * Needs the host's /proc only where fsopen("proc") is refused.
+ * Opens own_pid and proc, holds nothing. Makes the process non-dumpable and sees to it that descriptors 0 to 2 are
+ * open. Needs the host's /proc only where fsopen("proc") is refused.
  */
 int launch_init(struct shim_namespaces *held);
 /* Closes every held namespace and mount (the pins of a sandbox plan are the agent's to remove). */
 void launch_drop_namespaces(struct shim_namespaces *held);
 
-#define LAUNCH_CONSOLE_NONE (-1)
+#define LAUNCH_CONSOLE_NONE   (-1)
 #define LAUNCH_CONSOLE_INSIDE (-2)
 
 /*
@@ -130,10 +130,10 @@ struct launch {
     int console_master; /* valid after launch_finish() said 0 with LAUNCH_CONSOLE_INSIDE; then the caller's, else -1 */
     int gate_fd;
     uint32_t step_count;
-    uint32_t warning_count;                               /* valid after launch_finish() */
-    const struct launch_warning *warnings;                /* until launch_release() */
-    const uint64_t *step_nanos;                           /* step_count of them, monotonic time; until launch_release() */
-    struct launch_failure failure;                        /* valid when launch_begin or launch_finish failed */
+    uint32_t warning_count;                /* valid after launch_finish() */
+    const struct launch_warning *warnings; /* until launch_release() */
+    const uint64_t *step_nanos;            /* step_count of them, monotonic time; until launch_release() */
+    struct launch_failure failure;         /* valid when launch_begin or launch_finish failed */
     struct launch_report *report;
     size_t report_size;
 };

@@ -7,25 +7,29 @@
 #include <sys/sysmacros.h>
 
 /* w[0] set, w[1] clear, w[2] propagation, as bind-source, held-source, bind-inside and set-attributes have them. */
-int set_attributes(struct execution *e, int mount, const struct plan_step *step, int deep) {
+int set_attributes(struct execution *e, int mount, const struct plan_step *step, int deep)
+{
     struct mount_attr attr = {.attr_set = step->w[0], .attr_clr = step->w[1], .propagation = step->w[2]};
     if (!attr.attr_set && !attr.attr_clr && !attr.propagation)
         return 0;
     return failed(e, DETAIL_ATTRIBUTES, sys_mount_setattr(mount, deep ? AT_RECURSIVE : 0, &attr));
 }
 
-static int set_flags(int mount, uint64_t attributes, uint64_t propagation, unsigned flags) {
+static int set_flags(int mount, uint64_t attributes, uint64_t propagation, unsigned flags)
+{
     struct mount_attr attr = {.attr_set = attributes, .propagation = propagation};
     return sys_mount_setattr(mount, flags, &attr);
 }
 
-int do_propagation(struct execution *e, const struct plan_step *step) {
+int do_propagation(struct execution *e, const struct plan_step *step)
+{
     (void)e;
     return sys_mount(NULL, "/", NULL, step->w[0], NULL);
 }
 
 /* A root whose mounts others should see is made shared after the pivot only, which refuses a shared one. */
-int do_attach_root(struct execution *e, const struct plan_step *step) {
+int do_attach_root(struct execution *e, const struct plan_step *step)
+{
     int mount = e->slots[step->slot];
     int on = failed(e, DETAIL_TARGET, sys_open(AT_FDCWD, text(e, step->s[0]), O_PATH | O_DIRECTORY, 0, 0));
     if (on < 0)
@@ -40,13 +44,15 @@ int do_attach_root(struct execution *e, const struct plan_step *step) {
 }
 
 /* Attaches a detached mount on `target`, and closes neither. */
-static int attach_on(struct execution *e, int mount, int target) {
+static int attach_on(struct execution *e, int mount, int target)
+{
     if (target < 0)
         return failed(e, DETAIL_TARGET, target);
     return failed(e, DETAIL_ATTACH, sys_move_mount(mount, target));
 }
 
-int do_attach(struct execution *e, const struct plan_step *step) {
+int do_attach(struct execution *e, const struct plan_step *step)
+{
     int mount = e->slots[step->slot];
     struct stat st;
     int file = step->w[0] == TARGET_FILE;
@@ -62,7 +68,8 @@ int do_attach(struct execution *e, const struct plan_step *step) {
 }
 
 /* The image must not choose where /proc and /sys really are: later steps and programs trust them. */
-static int open_mount_target(struct execution *e, const char *type, const char *path) {
+static int open_mount_target(struct execution *e, const char *type, const char *path)
+{
     int strict = !strcmp(type, "proc") || !strcmp(type, "sysfs");
     int target = strict ? path_open_real_dir(e->root, path) : path_make(e->root, path, 0, 0755);
     if (strict && target == -ENOENT) {
@@ -72,7 +79,8 @@ static int open_mount_target(struct execution *e, const char *type, const char *
     return failed(e, DETAIL_TARGET, target);
 }
 
-int do_mount(struct execution *e, const struct plan_step *step) {
+int do_mount(struct execution *e, const struct plan_step *step)
+{
     const char *type = text(e, step->s[0]);
     int fs = new_filesystem(e, step, type), target = -1, mount = -1;
     if (fs < 0)
@@ -96,7 +104,8 @@ int do_mount(struct execution *e, const struct plan_step *step) {
 }
 
 /* A recursive clone of what `from` refers to, attached on `target` with the step's attributes. */
-static int bind_on(struct execution *e, const struct plan_step *step, int from, int target, int deep) {
+static int bind_on(struct execution *e, const struct plan_step *step, int from, int target, int deep)
+{
     int mount = failed(e, DETAIL_SOURCE, sys_open_tree(from, "", OPEN_TREE_CLONE | AT_RECURSIVE | AT_EMPTY_PATH));
     if (mount < 0)
         return mount;
@@ -107,35 +116,39 @@ static int bind_on(struct execution *e, const struct plan_step *step, int from, 
     return result;
 }
 
-int do_bind_inside(struct execution *e, const struct plan_step *step) {
+int do_bind_inside(struct execution *e, const struct plan_step *step)
+{
     struct stat st;
     int from = failed(e, DETAIL_SOURCE, path_open(e->root, text(e, step->s[0]), O_PATH));
     if (from < 0)
         return from;
     int file = fstat(from, &st) == 0 && !S_ISDIR(st.st_mode);
     int target = path_make(e->root, text(e, step->s[1]), file, file ? 0644 : 0755);
-    int result = target < 0 ? failed(e, DETAIL_TARGET, target)
-                            : bind_on(e, step, from, target, step->flags & STEP_DEEP_ATTRS);
+    int result =
+        target < 0 ? failed(e, DETAIL_TARGET, target) : bind_on(e, step, from, target, step->flags & STEP_DEEP_ATTRS);
     close(from);
     close_quietly(target);
     return result;
 }
 
-int do_set_attributes(struct execution *e, const struct plan_step *step) {
+int do_set_attributes(struct execution *e, const struct plan_step *step)
+{
     int target = failed(e, DETAIL_TARGET, path_open(e->root, text(e, step->s[0]), O_PATH));
     int result = target < 0 ? target : set_attributes(e, target, step, step->flags & STEP_RECURSIVE);
     close_quietly(target);
     return result;
 }
 
-int do_mkdir(struct execution *e, const struct plan_step *step) {
+int do_mkdir(struct execution *e, const struct plan_step *step)
+{
     int fd = path_make(e->root, text(e, step->s[0]), 0, (unsigned)step->w[0]);
     close_quietly(fd);
     return fd;
 }
 
 /* A link that is there already stays, whatever it says: it is the image's, or a mount's. */
-int do_symlink(struct execution *e, const struct plan_step *step) {
+int do_symlink(struct execution *e, const struct plan_step *step)
+{
     const char *name;
     int dir = failed(e, DETAIL_TARGET, path_parent(e->root, text(e, step->s[0]), &name));
     int result = dir < 0 ? dir : sys(symlinkat(text(e, step->s[1]), dir, name));
@@ -143,25 +156,28 @@ int do_symlink(struct execution *e, const struct plan_step *step) {
     return result == -EEXIST ? 0 : result;
 }
 
-/* ------------------------------------------------------------------------------------------------------------ devices */
+/* ------------------------------------------------------------------------------------------------------------ devices
+ */
 
-static mode_t device_type(const struct plan_step *step) {
+static mode_t device_type(const struct plan_step *step)
+{
     uint64_t type = step->w[0] >> 12 & 3; /* 0 pipe, 1 character, 2 block: see PLAN.md */
     return type == 1 ? S_IFCHR : type == 2 ? S_IFBLK : S_IFIFO;
 }
 
-static int is_device(const struct stat *st, const struct plan_step *step) {
+static int is_device(const struct stat *st, const struct plan_step *step)
+{
     mode_t type = device_type(step);
     return (st->st_mode & S_IFMT) == type &&
            (type == S_IFIFO || st->st_rdev == makedev((unsigned)step->w[1], (unsigned)step->w[2]));
 }
 
 /* A node of another kind in its place is refused; the right one is taken over. */
-static int make_node(struct execution *e, const struct plan_step *step, int dir, const char *name) {
+static int make_node(struct execution *e, const struct plan_step *step, int dir, const char *name)
+{
     struct stat st;
     mode_t mode = step->w[0] & 07777;
-    int result =
-        sys(mknodat(dir, name, device_type(step) | mode, makedev((unsigned)step->w[1], (unsigned)step->w[2])));
+    int result = sys(mknodat(dir, name, device_type(step) | mode, makedev((unsigned)step->w[1], (unsigned)step->w[2])));
     if (result == -EEXIST) {
         result = sys(fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW));
         if (result >= 0 && !is_device(&st, step))
@@ -172,7 +188,8 @@ static int make_node(struct execution *e, const struct plan_step *step, int dir,
     return result;
 }
 
-static int bind_node(struct execution *e, const struct plan_step *step, int dir, const char *name) {
+static int bind_node(struct execution *e, const struct plan_step *step, int dir, const char *name)
+{
     struct stat st;
     int mount = e->slots[step->slot], made, target;
     if (fstat(mount, &st) < 0 || !is_device(&st, step))
@@ -187,7 +204,8 @@ static int bind_node(struct execution *e, const struct plan_step *step, int dir,
     return result;
 }
 
-int do_device(struct execution *e, const struct plan_step *step) {
+int do_device(struct execution *e, const struct plan_step *step)
+{
     const char *name;
     int dir = failed(e, DETAIL_TARGET, path_parent(e->root, text(e, step->s[0]), &name));
     if (dir < 0)
@@ -197,16 +215,19 @@ int do_device(struct execution *e, const struct plan_step *step) {
     return result;
 }
 
-/* ----------------------------------------------------------------------------------------- masked and read-only paths */
+/* ----------------------------------------------------------------------------------------- masked and read-only paths
+ */
 
-static int clone_null(struct execution *e) {
+static int clone_null(struct execution *e)
+{
     if (e->null < 0)
         return -ENODEV;
     return sys_open_tree(e->null, "", OPEN_TREE_CLONE | AT_EMPTY_PATH);
 }
 
 /* One empty file system hides all directories: the first is made, the others are binds of it. */
-static int empty_mount(struct execution *e) {
+static int empty_mount(struct execution *e)
+{
     if (e->empty >= 0)
         return sys_open_tree(e->empty, "", OPEN_TREE_CLONE | AT_EMPTY_PATH);
     int fs = sys_fsopen("tmpfs"), result = fs;
@@ -224,11 +245,13 @@ static int empty_mount(struct execution *e) {
     return result;
 }
 
-static int gone(int result) {
+static int gone(int result)
+{
     return result == -ENOENT || result == -ENOTDIR;
 }
 
-int do_mask(struct execution *e, const struct plan_step *step) {
+int do_mask(struct execution *e, const struct plan_step *step)
+{
     struct stat st;
     int target = path_open(e->root, text(e, step->s[0]), O_PATH);
     if (target < 0)
@@ -246,7 +269,8 @@ int do_mask(struct execution *e, const struct plan_step *step) {
     return result;
 }
 
-int do_readonly_path(struct execution *e, const struct plan_step *step) {
+int do_readonly_path(struct execution *e, const struct plan_step *step)
+{
     const struct plan_step attributes = {.w = {MOUNT_ATTR_RDONLY}};
     int target = path_open(e->root, text(e, step->s[0]), O_PATH);
     if (target < 0)
@@ -256,10 +280,12 @@ int do_readonly_path(struct execution *e, const struct plan_step *step) {
     return result;
 }
 
-/* --------------------------------------------------------------------------------------------------------------- root */
+/* --------------------------------------------------------------------------------------------------------------- root
+ */
 
 /* The old root lies beneath the new one for a moment; made a slave first, so that nothing unmounts on the host. */
-int do_pivot(struct execution *e, const struct plan_step *step) {
+int do_pivot(struct execution *e, const struct plan_step *step)
+{
     (void)step;
     int result = sys(fchdir(e->root));
     if (result >= 0)
@@ -271,7 +297,8 @@ int do_pivot(struct execution *e, const struct plan_step *step) {
     return result < 0 ? result : sys(chdir("/"));
 }
 
-int do_root_readonly(struct execution *e, const struct plan_step *step) {
+int do_root_readonly(struct execution *e, const struct plan_step *step)
+{
     (void)step;
     return set_flags(e->root, MOUNT_ATTR_RDONLY, 0, 0);
 }

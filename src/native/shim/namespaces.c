@@ -17,21 +17,23 @@
 #define MAP_TEXT 16384
 
 const uint32_t namespace_flags[NAMESPACE_KINDS] = {
-    [NAMESPACE_PID] = CLONE_NEWPID, [NAMESPACE_NET] = CLONE_NEWNET,   [NAMESPACE_IPC] = CLONE_NEWIPC,
-    [NAMESPACE_UTS] = CLONE_NEWUTS, [NAMESPACE_MNT] = CLONE_NEWNS,    [NAMESPACE_USER] = CLONE_NEWUSER,
+    [NAMESPACE_PID] = CLONE_NEWPID,   [NAMESPACE_NET] = CLONE_NEWNET,       [NAMESPACE_IPC] = CLONE_NEWIPC,
+    [NAMESPACE_UTS] = CLONE_NEWUTS,   [NAMESPACE_MNT] = CLONE_NEWNS,        [NAMESPACE_USER] = CLONE_NEWUSER,
     [NAMESPACE_TIME] = CLONE_NEWTIME, [NAMESPACE_CGROUP] = CLONE_NEWCGROUP,
 };
 
 static const char *const proc_names[NAMESPACE_KINDS] = {
-    [NAMESPACE_PID] = "pid",   [NAMESPACE_NET] = "net",   [NAMESPACE_IPC] = "ipc",       [NAMESPACE_UTS] = "uts",
-    [NAMESPACE_MNT] = "mnt",   [NAMESPACE_USER] = "user", [NAMESPACE_CGROUP] = "cgroup", [NAMESPACE_TIME] = "time",
+    [NAMESPACE_PID] = "pid", [NAMESPACE_NET] = "net",   [NAMESPACE_IPC] = "ipc",       [NAMESPACE_UTS] = "uts",
+    [NAMESPACE_MNT] = "mnt", [NAMESPACE_USER] = "user", [NAMESPACE_CGROUP] = "cgroup", [NAMESPACE_TIME] = "time",
 };
 
-static int has(uint64_t kinds, enum namespace_kind kind) {
+static int has(uint64_t kinds, enum namespace_kind kind)
+{
     return kinds >> kind & 1;
 }
 
-static uint64_t clone_flags(uint64_t kinds) {
+static uint64_t clone_flags(uint64_t kinds)
+{
     uint64_t flags = 0;
     for (int kind = 0; kind < NAMESPACE_KINDS; kind++)
         if (has(kinds, kind))
@@ -39,9 +41,11 @@ static uint64_t clone_flags(uint64_t kinds) {
     return flags;
 }
 
-/* ----------------------------------------------------------------------------------------------------------- entering */
+/* ----------------------------------------------------------------------------------------------------------- entering
+ */
 
-static int open_namespace_path(const char *path, int flag) {
+static int open_namespace_path(const char *path, int flag)
+{
     struct statfs fs;
     int fd = sys(open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY)), result;
     if (fd < 0)
@@ -54,18 +58,20 @@ static int open_namespace_path(const char *path, int flag) {
     return result < 0 ? result : fd;
 }
 
-int open_namespace_source(struct execution *e, const struct plan_step *step, int *borrowed) {
+int open_namespace_source(struct execution *e, const struct plan_step *step, int *borrowed)
+{
     const char *name = text(e, step->s[0]);
     *borrowed = step->w[1] != SOURCE_PATH;
     if (step->w[1] == SOURCE_PATH)
         return failed(e, DETAIL_SOURCE, open_namespace_path(name, (int)namespace_flags[step->w[0]]));
-    int fd = step->w[1] == SOURCE_POD      ? e->held->held[step->w[0]]
-             : e->held->container_pidfd    ? e->held->container_pidfd(e->held->context, name)
-                                           : -1;
+    int fd = step->w[1] == SOURCE_POD   ? e->held->held[step->w[0]]
+             : e->held->container_pidfd ? e->held->container_pidfd(e->held->context, name)
+                                        : -1;
     return fd >= 0 ? fd : failed(e, DETAIL_NOT_FOUND, -ENOENT);
 }
 
-int do_enter(struct execution *e, const struct plan_step *step) {
+int do_enter(struct execution *e, const struct plan_step *step)
+{
     int borrowed, fd = open_namespace_source(e, step, &borrowed);
     if (fd < 0)
         return fd;
@@ -80,7 +86,8 @@ int do_enter(struct execution *e, const struct plan_step *step) {
 }
 
 /* The mapped root has every capability of its namespace; an unmapped uid could not even open its own files. */
-static int become_mapped_root(struct execution *e) {
+static int become_mapped_root(struct execution *e)
+{
     int result = sys(syscall(SYS_setgroups, 0, NULL));
     if (result == -EPERM) /* setgroups is denied in this namespace */
         result = 0;
@@ -94,7 +101,8 @@ static int become_mapped_root(struct execution *e) {
 }
 
 /* Namespaces that must belong to the user namespace just joined; a PID namespace needs a second child. */
-static int create_inside(struct execution *e, uint64_t kinds) {
+static int create_inside(struct execution *e, uint64_t kinds)
+{
     uint64_t flags = clone_flags(kinds);
     struct clone_args args = {.flags = flags | CLONE_PARENT | CLONE_CLEAR_SIGHAND};
     if (!has(kinds, NAMESPACE_PID))
@@ -107,7 +115,8 @@ static int create_inside(struct execution *e, uint64_t kinds) {
     return pid < 0 ? pid : guard_child();
 }
 
-int enter_namespaces(struct execution *e, const struct plan_step *clone) {
+int enter_namespaces(struct execution *e, const struct plan_step *clone)
+{
     int result = 0, user = e->enter[NAMESPACE_USER];
     for (int kind = 0; result >= 0 && kind < NAMESPACE_KINDS; kind++)
         if (kind != NAMESPACE_PID && kind != NAMESPACE_USER && e->enter[kind] >= 0)
@@ -126,7 +135,8 @@ int enter_namespaces(struct execution *e, const struct plan_step *clone) {
     return result < 0 ? result : create_inside(e, clone->w[0]);
 }
 
-int do_enter_mount(struct execution *e, const struct plan_step *step) {
+int do_enter_mount(struct execution *e, const struct plan_step *step)
+{
     int borrowed, fd = open_namespace_source(e, step, &borrowed);
     if (fd < 0)
         return fd;
@@ -136,15 +146,18 @@ int do_enter_mount(struct execution *e, const struct plan_step *step) {
     return result;
 }
 
-int do_unshare_cgroup(struct execution *e, const struct plan_step *step) {
+int do_unshare_cgroup(struct execution *e, const struct plan_step *step)
+{
     (void)step;
     int result = pass_gate(e);
     return result < 0 ? result : sys_unshare(CLONE_NEWCGROUP);
 }
 
-/* ----------------------------------------------------------------------------------------------------------- id maps */
+/* ----------------------------------------------------------------------------------------------------------- id maps
+ */
 
-static int write_map(struct execution *e, pid_t pid, const char *file, struct plan_ref lines) {
+static int write_map(struct execution *e, pid_t pid, const char *file, struct plan_ref lines)
+{
     const struct plan_id_map *map = (const void *)(e->plan->data + lines.offset);
     char path[48] = "", value[MAP_TEXT];
     size_t used = 0;
@@ -161,14 +174,17 @@ static int write_map(struct execution *e, pid_t pid, const char *file, struct pl
     return failed(e, DETAIL_ID_MAP, write_proc(e, path, value, used));
 }
 
-int write_id_maps(struct execution *e, pid_t pid, struct plan_ref uids, struct plan_ref gids) {
+int write_id_maps(struct execution *e, pid_t pid, struct plan_ref uids, struct plan_ref gids)
+{
     int result = write_map(e, pid, "/uid_map", uids);
     return result < 0 ? result : write_map(e, pid, "/gid_map", gids);
 }
 
-/* ------------------------------------------------------------------------------------------------------------ cloning */
+/* ------------------------------------------------------------------------------------------------------------ cloning
+ */
 
-static int join_cgroups(struct execution *e, const struct plan_step *step, pid_t pid) {
+static int join_cgroups(struct execution *e, const struct plan_step *step, pid_t pid)
+{
     char value[24];
     size_t length = format_number(value, pid);
     const char *path = NULL;
@@ -184,7 +200,8 @@ static int join_cgroups(struct execution *e, const struct plan_step *step, pid_t
 }
 
 /* The first child made a second one inside the user namespace and ends; that one is the launch's. */
-static int adopt_second(struct execution *e, struct launch *launch) {
+static int adopt_second(struct execution *e, struct launch *launch)
+{
     reap(launch->pidfd);
     pid_t second = e->report->second_pid;
     close(launch->pidfd);
@@ -200,7 +217,8 @@ static int adopt_second(struct execution *e, struct launch *launch) {
 }
 
 /* With the child made: everything that must be done to it from outside before it may go on. */
-static int prepare_child(struct execution *e, const struct plan_step *step, struct launch *launch) {
+static int prepare_child(struct execution *e, const struct plan_step *step, struct launch *launch)
+{
     int result = 0, second = e->enter[NAMESPACE_USER] >= 0 && has(step->w[0], NAMESPACE_PID);
     if (second)
         result = adopt_second(e, launch);
@@ -214,7 +232,8 @@ static int prepare_child(struct execution *e, const struct plan_step *step, stru
     return result < 0 ? result : join_cgroups(e, step, launch->pid);
 }
 
-int do_clone(struct execution *e, const struct plan_step *step, struct launch *launch) {
+int do_clone(struct execution *e, const struct plan_step *step, struct launch *launch)
+{
     int cgroup = -1, into = e->enter[NAMESPACE_PID], pidfd = -1, result = 0;
     uint64_t kinds = e->enter[NAMESPACE_USER] >= 0 ? 0 : step->w[0];
     struct clone_args args = {.flags = CLONE_PIDFD | CLONE_CLEAR_SIGHAND | clone_flags(kinds),
@@ -243,9 +262,11 @@ int do_clone(struct execution *e, const struct plan_step *step, struct launch *l
     return prepare_child(e, step, launch);
 }
 
-/* ------------------------------------------------------------------------------------------------------------ keeping */
+/* ------------------------------------------------------------------------------------------------------------ keeping
+ */
 
-int do_hold_namespaces(struct execution *e, const struct plan_step *step, pid_t pid) {
+int do_hold_namespaces(struct execution *e, const struct plan_step *step, pid_t pid)
+{
     for (int kind = 0; kind < NAMESPACE_KINDS; kind++) {
         char path[48] = "";
         if (!has(step->w[0], kind))
@@ -263,7 +284,8 @@ int do_hold_namespaces(struct execution *e, const struct plan_step *step, pid_t 
     return 0;
 }
 
-static int make_pin(const char *path) {
+static int make_pin(const char *path)
+{
     int fd = sys_open(AT_FDCWD, path, O_CREAT | O_EXCL | O_NOFOLLOW | O_RDONLY, 0444, 0);
     if (fd == -EEXIST)
         fd = sys_open(AT_FDCWD, path, O_PATH | O_NOFOLLOW, 0, 0);
@@ -275,7 +297,8 @@ static int make_pin(const char *path) {
 }
 
 /* A mount of the namespace's own file: the only way a namespace gets a name. */
-int do_pin_namespace(struct execution *e, const struct plan_step *step) {
+int do_pin_namespace(struct execution *e, const struct plan_step *step)
+{
     int held = e->held->held[step->w[0]];
     char from[48] = "/proc/self/fd/";
     if (held < 0)

@@ -9,24 +9,27 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
-#define MAX_LINKS 40
+#define MAX_LINKS   40
 #define MAX_RETRIES 128
-#define INSIDE (RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+#define INSIDE      (RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
 
 /* The kernel answers EAGAIN when a rename somewhere made it unsure about a "..". */
-static int open_inside(int root, const char *path, uint64_t flags, uint64_t resolve) {
+static int open_inside(int root, const char *path, uint64_t flags, uint64_t resolve)
+{
     int fd = -EAGAIN;
     for (int i = 0; i < MAX_RETRIES && fd == -EAGAIN; i++)
         fd = sys_open(root, path, flags, 0, resolve);
     return fd;
 }
 
-int path_open(int root, const char *path, uint64_t flags) {
+int path_open(int root, const char *path, uint64_t flags)
+{
     return open_inside(root, path, flags, INSIDE);
 }
 
 /* A directory no part of which is a symbolic link: what /proc and /sys must be (CVE-2023-27561). */
-int path_open_real_dir(int root, const char *path) {
+int path_open_real_dir(int root, const char *path)
+{
     return open_inside(root, path, O_PATH | O_DIRECTORY, INSIDE | RESOLVE_NO_SYMLINKS);
 }
 
@@ -34,7 +37,8 @@ int path_open_real_dir(int root, const char *path) {
  * Puts what the dangling link path[start..end) in `dir` says in its place. path[end] is 0 and was `after`. A link that
  * is none any more was made by somebody else meanwhile: look again.
  */
-static int follow_link(int dir, char path[PATH_MAX], size_t start, size_t end, char after) {
+static int follow_link(int dir, char path[PATH_MAX], size_t start, size_t end, char after)
+{
     char made[PATH_MAX], link[PATH_MAX];
     ssize_t length = readlinkat(dir, path + start, link, sizeof link - 1);
     int error = length < 0 ? errno : 0;
@@ -51,7 +55,8 @@ static int follow_link(int dir, char path[PATH_MAX], size_t start, size_t end, c
     return 0;
 }
 
-static int make_part(int dir, const char *name, int file, unsigned mode) {
+static int make_part(int dir, const char *name, int file, unsigned mode)
+{
     if (!file)
         return sys(mkdirat(dir, name, mode));
     int fd = sys_open(dir, name, O_CREAT | O_EXCL | O_NOFOLLOW | O_WRONLY, mode, 0);
@@ -60,7 +65,8 @@ static int make_part(int dir, const char *name, int file, unsigned mode) {
 }
 
 /* Makes the first missing part of `path`: 1 when there is more to do, 0 when nothing was missing. */
-static int make_next(int root, char path[PATH_MAX], int file, unsigned mode) {
+static int make_next(int root, char path[PATH_MAX], int file, unsigned mode)
+{
     int dir = path_open(root, "/", O_PATH | O_DIRECTORY), result = 0;
     if (dir < 0)
         return dir;
@@ -95,7 +101,8 @@ static int make_next(int root, char path[PATH_MAX], int file, unsigned mode) {
 }
 
 /* O_PATH of `path`, made as a directory or an empty file when it is missing, with all directories above it. */
-int path_make(int root, const char *path, int file, unsigned mode) {
+int path_make(int root, const char *path, int file, unsigned mode)
+{
     char work[PATH_MAX] = "";
     int fd = path_open(root, path, O_PATH);
     if (fd != -ENOENT)
@@ -114,7 +121,8 @@ int path_make(int root, const char *path, int file, unsigned mode) {
 }
 
 /* O_PATH of the directory that holds the last part of `path`, made when missing; the last part in *name. */
-int path_parent(int root, const char *path, const char **name) {
+int path_parent(int root, const char *path, const char **name)
+{
     char parent[PATH_MAX] = "/";
     const char *slash = strrchr(path, '/');
     *name = slash + 1;
@@ -129,7 +137,8 @@ int path_parent(int root, const char *path, const char **name) {
     return path_make(root, parent, 0, 0755);
 }
 
-int path_is_null_device(int fd) {
+int path_is_null_device(int fd)
+{
     struct stat st;
     return fstat(fd, &st) == 0 && S_ISCHR(st.st_mode) && st.st_rdev == makedev(1, 3);
 }

@@ -5,13 +5,15 @@
 #include <sys/prctl.h>
 #include <sys/wait.h>
 
-static void close_everything(struct execution *e) {
+static void close_everything(struct execution *e)
+{
     e->report->state = REPORT_READY;
     sys_close_range(0, ~0u, 0);
 }
 
 /* Everything in the pod whose parent ended becomes a child of this process; it ends when told to, or with the shim. */
-_Noreturn void do_pause(struct execution *e) {
+_Noreturn void do_pause(struct execution *e)
+{
     siginfo_t info;
     sigset_t all;
     int result = pass_gate(e);
@@ -31,7 +33,8 @@ _Noreturn void do_pause(struct execution *e) {
 }
 
 /* The shim takes the namespaces when the status channel closes, then lets go. */
-_Noreturn void do_hold(struct execution *e) {
+_Noreturn void do_hold(struct execution *e)
+{
     int result = pass_gate(e);
     if (result < 0)
         child_fail(e, result);

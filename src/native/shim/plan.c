@@ -6,9 +6,9 @@
 #include <linux/filter.h>
 #include <string.h>
 
-#define MAX_PATH 4095
+#define MAX_PATH      4095
 #define MAX_MAP_LINES 340 /* UID_GID_MAP_MAX_EXTENTS, Linux 4.15 */
-#define MAX_GROUPS 65536
+#define MAX_GROUPS    65536
 
 /* What a reference of a step may hold. */
 enum ref_kind {
@@ -90,17 +90,20 @@ static const struct step_rule rules[] = {
     RULE(OP_HOLD, NO_SLOT, 0, 0, NONE),
 };
 
-const char *plan_next(const struct plan *plan, struct plan_ref list, const char *at) {
+const char *plan_next(const struct plan *plan, struct plan_ref list, const char *at)
+{
     const char *end = plan_string(plan, list) + list.length;
     at = at ? at + strlen(at) + 1 : plan_string(plan, list);
     return at < end ? at : NULL;
 }
 
-static int absolute(const char *text, size_t length) {
+static int absolute(const char *text, size_t length)
+{
     return length > 0 && length <= MAX_PATH && text[0] == '/';
 }
 
-static const char *check_string(enum ref_kind kind, const char *text, size_t length) {
+static const char *check_string(enum ref_kind kind, const char *text, size_t length)
+{
     if (text[length] != 0 || memchr(text, 0, length))
         return "a string does not end where it says";
     if (kind == WORD && length == 0)
@@ -116,7 +119,8 @@ static const char *check_string(enum ref_kind kind, const char *text, size_t len
     return NULL;
 }
 
-static const char *check_item(enum ref_kind kind, const char *item, size_t length) {
+static const char *check_item(enum ref_kind kind, const char *item, size_t length)
+{
     const char *equals = memchr(item, '=', length);
     size_t key = equals ? (size_t)(equals - item) : length;
     if (kind == PATHS && !absolute(item, length))
@@ -126,7 +130,8 @@ static const char *check_item(enum ref_kind kind, const char *item, size_t lengt
     return NULL;
 }
 
-static const char *check_list(enum ref_kind kind, const char *text, size_t length) {
+static const char *check_list(enum ref_kind kind, const char *text, size_t length)
+{
     if (length == 0)
         return kind == ARGS ? "no arguments" : NULL;
     if (text[length - 1] != 0)
@@ -141,7 +146,8 @@ static const char *check_list(enum ref_kind kind, const char *text, size_t lengt
     return NULL;
 }
 
-static const char *check_maps(const struct plan_id_map *map, size_t count) {
+static const char *check_maps(const struct plan_id_map *map, size_t count)
+{
     if (count > MAX_MAP_LINES)
         return "too many lines in an id map";
     for (size_t i = 0; i < count; i++) {
@@ -152,7 +158,8 @@ static const char *check_maps(const struct plan_id_map *map, size_t count) {
     return NULL;
 }
 
-static const char *check_records(enum ref_kind kind, const uint8_t *data, struct plan_ref ref) {
+static const char *check_records(enum ref_kind kind, const uint8_t *data, struct plan_ref ref)
+{
     size_t size = kind == MAPS ? sizeof(struct plan_id_map) : kind == GROUPS ? 4 : sizeof(struct sock_filter);
     size_t count = ref.length / size;
     if (ref.length % size || ref.offset % (kind == FILTER ? 8 : 4))
@@ -164,7 +171,8 @@ static const char *check_records(enum ref_kind kind, const uint8_t *data, struct
     return kind == MAPS ? check_maps((const void *)(data + ref.offset), count) : NULL;
 }
 
-static const char *check_ref(const struct plan *plan, enum ref_kind kind, struct plan_ref ref) {
+static const char *check_ref(const struct plan *plan, enum ref_kind kind, struct plan_ref ref)
+{
     const char *text = plan_string(plan, ref);
     if (kind == NONE)
         return ref.offset || ref.length ? "a reference that the step does not have" : NULL;
@@ -179,16 +187,19 @@ static const char *check_ref(const struct plan *plan, enum ref_kind kind, struct
     return check_string(kind, text, ref.length);
 }
 
-static int fits(uint64_t value, uint64_t limit) {
+static int fits(uint64_t value, uint64_t limit)
+{
     return value <= limit;
 }
 
-static int source_fits(const struct plan_step *step, uint64_t from) {
+static int source_fits(const struct plan_step *step, uint64_t from)
+{
     return fits(from, SOURCE_PATH) && (from == SOURCE_POD) == (step->s[0].length == 0);
 }
 
 /* Numbers that the executor uses as an index, a narrower type or a choice. */
-static const char *check_words(const struct plan_step *step) {
+static const char *check_words(const struct plan_step *step)
+{
     const uint64_t *w = step->w;
     int good = 1;
     switch (step->op) {
@@ -257,7 +268,8 @@ static const char *check_words(const struct plan_step *step) {
     return good ? NULL : "a number is out of range";
 }
 
-static const char *check_slot(const struct plan_step *step, enum slot_use use, uint8_t filled[PLAN_SLOTS]) {
+static const char *check_slot(const struct plan_step *step, enum slot_use use, uint8_t filled[PLAN_SLOTS])
+{
     if (use == NO_SLOT || (use == MAYBE_TAKES && step->slot == PLAN_NO_SLOT))
         return step->slot == PLAN_NO_SLOT ? NULL : "a slot that the step does not have";
     if (step->slot < 0 || step->slot >= PLAN_SLOTS)
@@ -271,7 +283,8 @@ static const char *check_slot(const struct plan_step *step, enum slot_use use, u
 }
 
 static const char *check_step(const struct plan *plan, const struct plan_step *step, int outer,
-                              uint8_t filled[PLAN_SLOTS]) {
+                              uint8_t filled[PLAN_SLOTS])
+{
     if (step->op >= sizeof rules / sizeof rules[0])
         return "unknown step";
     const struct step_rule *rule = &rules[step->op];
@@ -296,7 +309,8 @@ struct order {
     int cloned, rooted, ended;
 };
 
-static const char *check_order(const struct plan *plan, const struct plan_step *step, struct order *order) {
+static const char *check_order(const struct plan *plan, const struct plan_step *step, struct order *order)
+{
     int beneath_root = step->op >= OP_ATTACH && step->op <= OP_ROOT_READONLY;
     int keeps = step->op == OP_HOLD_NAMESPACES || step->op == OP_PIN_NAMESPACE || step->op == OP_HOLD_MOUNT;
     int last = step->op >= OP_EXEC;
@@ -318,7 +332,8 @@ static const char *check_order(const struct plan *plan, const struct plan_step *
     return NULL;
 }
 
-static const char *check_header(const uint8_t *bytes, size_t length, struct plan *out) {
+static const char *check_header(const uint8_t *bytes, size_t length, struct plan *out)
+{
     const struct plan_header *header = (const void *)bytes;
     if ((uintptr_t)bytes % 8)
         return "the plan is not aligned";
@@ -345,7 +360,8 @@ static const char *check_header(const uint8_t *bytes, size_t length, struct plan
     return NULL;
 }
 
-int plan_decode(const uint8_t *bytes, size_t length, struct plan *out, struct plan_error *error) {
+int plan_decode(const uint8_t *bytes, size_t length, struct plan *out, struct plan_error *error)
+{
     uint8_t filled[PLAN_SLOTS] = {0};
     struct order order = {0};
     error->step = UINT32_MAX;

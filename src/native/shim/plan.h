@@ -4,7 +4,7 @@
 
 #include "launch.h"
 
-#define PLAN_MAGIC 0x4e4c5042u /* "BPLN" */
+#define PLAN_MAGIC   0x4e4c5042u /* "BPLN" */
 #define PLAN_VERSION 1
 #define PLAN_NO_SLOT (-1)
 
@@ -103,26 +103,28 @@ enum plan_target_kind { TARGET_AUTO = 0, TARGET_DIR = 1, TARGET_FILE = 2 };
 /* Which call of a step failed, where errno alone would leave people guessing. 0 is the step's main call. */
 enum launch_detail {
     DETAIL_MAIN = 0,
-    DETAIL_SOURCE = 1,       /* opening the source */
-    DETAIL_TARGET = 2,       /* finding or making the target */
-    DETAIL_OPTION = 3,       /* an option of the file system */
-    DETAIL_ATTRIBUTES = 4,   /* mount_setattr */
-    DETAIL_ATTACH = 5,       /* move_mount */
-    DETAIL_ID_MAP = 6,       /* writing an id map, or idmapping a mount */
-    DETAIL_CGROUP = 7,       /* entering a cgroup */
-    DETAIL_NAMESPACE = 8,    /* entering a namespace */
-    DETAIL_VERIFY = 9,       /* something is not what it claims to be */
-    DETAIL_OUTSIDE = 10,     /* the path leads out of the container */
-    DETAIL_GATE = 11,        /* the shim went away */
-    DETAIL_NOT_FOUND = 12,   /* a held namespace or mount, or a container that is not known */
-    DETAIL_TERMINAL = 13     /* making the terminal */
+    DETAIL_SOURCE = 1,     /* opening the source */
+    DETAIL_TARGET = 2,     /* finding or making the target */
+    DETAIL_OPTION = 3,     /* an option of the file system */
+    DETAIL_ATTRIBUTES = 4, /* mount_setattr */
+    DETAIL_ATTACH = 5,     /* move_mount */
+    DETAIL_ID_MAP = 6,     /* writing an id map, or idmapping a mount */
+    DETAIL_CGROUP = 7,     /* entering a cgroup */
+    DETAIL_NAMESPACE = 8,  /* entering a namespace */
+    DETAIL_VERIFY = 9,     /* something is not what it claims to be */
+    DETAIL_OUTSIDE = 10,   /* the path leads out of the container */
+    DETAIL_GATE = 11,      /* the shim went away */
+    DETAIL_NOT_FOUND = 12, /* a held namespace or mount, or a container that is not known */
+    DETAIL_TERMINAL = 13   /* making the terminal */
 };
 
-static inline const char *plan_string(const struct plan *plan, struct plan_ref ref) {
+static inline const char *plan_string(const struct plan *plan, struct plan_ref ref)
+{
     return (const char *)plan->data + ref.offset;
 }
 
-static inline const struct plan_step *plan_inner(const struct plan *plan) {
+static inline const struct plan_step *plan_inner(const struct plan *plan)
+{
     return plan->steps + plan->outer_count;
 }
 

@@ -15,28 +15,33 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
-static const struct plan_step *find_later(const struct execution *e, enum plan_op op) {
+static const struct plan_step *find_later(const struct execution *e, enum plan_op op)
+{
     for (uint32_t i = e->step + 1; i < e->plan->outer_count + e->plan->inner_count; i++)
         if (e->plan->steps[i].op == op)
             return &e->plan->steps[i];
     return NULL;
 }
 
-int do_hostname(struct execution *e, const struct plan_step *step) {
+int do_hostname(struct execution *e, const struct plan_step *step)
+{
     return sys(sethostname(text(e, step->s[0]), step->s[0].length));
 }
 
-int do_domainname(struct execution *e, const struct plan_step *step) {
+int do_domainname(struct execution *e, const struct plan_step *step)
+{
     return sys(syscall(SYS_setdomainname, text(e, step->s[0]), step->s[0].length));
 }
 
-int do_sysctl(struct execution *e, const struct plan_step *step) {
+int do_sysctl(struct execution *e, const struct plan_step *step)
+{
     char path[300] = "sys/";
     int result = append(path, sizeof path, text(e, step->s[0]));
     return result < 0 ? result : write_proc(e, path, text(e, step->s[1]), step->s[1].length);
 }
 
-int do_loopback(struct execution *e, const struct plan_step *step) {
+int do_loopback(struct execution *e, const struct plan_step *step)
+{
     (void)e, (void)step;
     struct ifreq request = {.ifr_name = "lo", .ifr_flags = IFF_UP};
     int fd = sys(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
@@ -45,23 +50,27 @@ int do_loopback(struct execution *e, const struct plan_step *step) {
     return result;
 }
 
-int do_umask(struct execution *e, const struct plan_step *step) {
+int do_umask(struct execution *e, const struct plan_step *step)
+{
     umask((mode_t)step->w[0]);
     e->umask_set = 1;
     return 0;
 }
 
-/* ------------------------------------------------------------------------------------------------------------- limits */
+/* ------------------------------------------------------------------------------------------------------------- limits
+ */
 
 struct limit {
     uint64_t soft, hard;
 };
 
-static int limits(pid_t pid, unsigned resource, const struct limit *set, struct limit *was) {
+static int limits(pid_t pid, unsigned resource, const struct limit *set, struct limit *was)
+{
     return sys(syscall(SYS_prlimit64, pid, resource, set, was));
 }
 
-int do_rlimit(struct execution *e, const struct plan_step *step) {
+int do_rlimit(struct execution *e, const struct plan_step *step)
+{
     struct limit wanted = {step->w[1], step->w[2]}, was;
     int result = limits(0, (unsigned)step->w[0], &wanted, NULL);
     if (result != -EPERM || !(step->flags & STEP_CLAMP))
@@ -79,7 +88,8 @@ int do_rlimit(struct execution *e, const struct plan_step *step) {
  * Inside a user namespace a child may lower its hard limits but never raise one; so they are raised beforehand, the
  * soft ones left alone, and the child's own steps only lower.
  */
-int raise_hard_limits(struct execution *e, pid_t pid) {
+int raise_hard_limits(struct execution *e, pid_t pid)
+{
     for (uint32_t i = 0; i < e->plan->inner_count; i++) {
         const struct plan_step *step = plan_inner(e->plan) + i;
         struct limit was;
@@ -95,7 +105,8 @@ int raise_hard_limits(struct execution *e, pid_t pid) {
     return 0;
 }
 
-static int64_t read_number(struct execution *e, const char *path) {
+static int64_t read_number(struct execution *e, const char *path)
+{
     char value[24] = "";
     int64_t number = 0;
     int fd = sys(openat(e->held->proc, path, O_RDONLY | O_CLOEXEC));
@@ -106,7 +117,8 @@ static int64_t read_number(struct execution *e, const char *path) {
     return value[0] == '-' ? -number : number;
 }
 
-int do_oom_score(struct execution *e, const struct plan_step *step, pid_t pid) {
+int do_oom_score(struct execution *e, const struct plan_step *step, pid_t pid)
+{
     char path[48] = "", value[24];
     int64_t wanted = (int64_t)step->w[0];
     format_number(path, pid);
@@ -119,16 +131,19 @@ int do_oom_score(struct execution *e, const struct plan_step *step, pid_t pid) {
     return result;
 }
 
-/* ------------------------------------------------------------------------------------------------ session and keyring */
+/* ------------------------------------------------------------------------------------------------ session and keyring
+ */
 
-int do_session_keyring(struct execution *e, const struct plan_step *step) {
+int do_session_keyring(struct execution *e, const struct plan_step *step)
+{
     const char *name = text(e, step->s[0]);
     int result = sys(syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, *name ? name : NULL));
     return result == -ENOSYS ? 0 : result; /* a kernel without keys leaks none */
 }
 
 /* Pipes and terminals the program was given are to be its own; the null device and files are not. */
-int do_chown_stdio(struct execution *e, const struct plan_step *step) {
+int do_chown_stdio(struct execution *e, const struct plan_step *step)
+{
     (void)e;
     for (int fd = 0; fd < 3; fd++) {
         struct stat st;
@@ -144,13 +159,15 @@ int do_chown_stdio(struct execution *e, const struct plan_step *step) {
     return 0;
 }
 
-/* ---------------------------------------------------------------------------------------------------------- privileges */
+/* ---------------------------------------------------------------------------------------------------------- privileges
+ */
 
 struct capability_sets {
     uint64_t effective, permitted, inheritable;
 };
 
-static int get_capabilities(struct capability_sets *sets) {
+static int get_capabilities(struct capability_sets *sets)
+{
     struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
     struct __user_cap_data_struct data[2];
     int result = sys(syscall(SYS_capget, &header, data));
@@ -160,7 +177,8 @@ static int get_capabilities(struct capability_sets *sets) {
     return result;
 }
 
-static int set_capabilities(const struct capability_sets *sets) {
+static int set_capabilities(const struct capability_sets *sets)
+{
     struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
     struct __user_cap_data_struct data[2];
     for (int i = 0; i < 2; i++)
@@ -171,14 +189,16 @@ static int set_capabilities(const struct capability_sets *sets) {
 }
 
 /* After setresuid() to another id the permitted set is still there (keepcaps), the effective one is empty. */
-static int regain_effective(void) {
+static int regain_effective(void)
+{
     struct capability_sets sets;
     int result = get_capabilities(&sets);
     sets.effective = sets.permitted;
     return result < 0 ? result : set_capabilities(&sets);
 }
 
-static int retry_cwd(struct execution *e) {
+static int retry_cwd(struct execution *e)
+{
     uint32_t here = e->step;
     e->step = (uint32_t)e->cwd_pending;
     e->cwd_pending = CWD_RETRY;
@@ -188,7 +208,8 @@ static int retry_cwd(struct execution *e) {
     return result;
 }
 
-int do_user(struct execution *e, const struct plan_step *step) {
+int do_user(struct execution *e, const struct plan_step *step)
+{
     const uint32_t *groups = (const void *)(e->plan->data + step->s[0].offset);
     size_t count = step->s[0].length / sizeof *groups;
     uid_t uid = (uid_t)step->w[0];
@@ -209,7 +230,8 @@ int do_user(struct execution *e, const struct plan_step *step) {
     return result < 0 || e->cwd_pending < 0 ? result : retry_cwd(e);
 }
 
-static int drop_bounding(uint64_t keep) {
+static int drop_bounding(uint64_t keep)
+{
     for (int cap = 0; cap < 64; cap++) {
         int known = prctl(PR_CAPBSET_READ, cap, 0, 0, 0);
         if (known < 0)
@@ -220,7 +242,8 @@ static int drop_bounding(uint64_t keep) {
     return 0;
 }
 
-static int raise_ambient(uint64_t ambient) {
+static int raise_ambient(uint64_t ambient)
+{
     int result = sys(prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0));
     for (int cap = 0; result >= 0 && cap < 64; cap++)
         if (ambient >> cap & 1)
@@ -228,7 +251,8 @@ static int raise_ambient(uint64_t ambient) {
     return result;
 }
 
-int do_capabilities(struct execution *e, const struct plan_step *step) {
+int do_capabilities(struct execution *e, const struct plan_step *step)
+{
     struct capability_sets sets = {.permitted = step->w[1], .effective = step->w[2], .inheritable = step->w[3]};
     int result = e->sealed ? 0 : drop_bounding(step->w[0]);
     if (result >= 0)
@@ -240,20 +264,23 @@ int do_capabilities(struct execution *e, const struct plan_step *step) {
     return result;
 }
 
-int do_no_new_privileges(struct execution *e, const struct plan_step *step) {
+int do_no_new_privileges(struct execution *e, const struct plan_step *step)
+{
     (void)e, (void)step;
     return sys(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
 }
 
 /* The bounding set of a capabilities step that comes after the filter is dropped before it. */
-static int drop_bounding_early(struct execution *e) {
+static int drop_bounding_early(struct execution *e)
+{
     const struct plan_step *later = find_later(e, OP_CAPABILITIES);
     int result = later ? drop_bounding(later->w[0]) : 0;
     return result < 0 || !later ? result : sys(prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0));
 }
 
 /* Nothing but capset and execve comes after the filter, so that it need not allow what a launcher does. */
-int do_seccomp(struct execution *e, const struct plan_step *step) {
+int do_seccomp(struct execution *e, const struct plan_step *step)
+{
     struct sock_fprog program = {.len = (unsigned short)(step->s[0].length / sizeof(struct sock_filter)),
                                  .filter = (void *)(uintptr_t)(e->plan->data + step->s[0].offset)};
     int result = arm(e);
@@ -265,7 +292,8 @@ int do_seccomp(struct execution *e, const struct plan_step *step) {
     return result;
 }
 
-int do_apparmor(struct execution *e, const struct plan_step *step) {
+int do_apparmor(struct execution *e, const struct plan_step *step)
+{
     char value[512] = "exec ";
     if (append(value, sizeof value, text(e, step->s[0])) < 0)
         return -ENAMETOOLONG;
@@ -273,20 +301,24 @@ int do_apparmor(struct execution *e, const struct plan_step *step) {
     return result == -ENOENT ? write_proc(e, "self/attr/exec", value, strlen(value)) : result;
 }
 
-int do_selinux(struct execution *e, const struct plan_step *step) {
+int do_selinux(struct execution *e, const struct plan_step *step)
+{
     return write_proc(e, "self/attr/exec", text(e, step->s[0]), step->s[0].length);
 }
 
-/* --------------------------------------------------------------------------------------------------- working directory */
+/* --------------------------------------------------------------------------------------------------- working directory
+ */
 
 /* The kernel marks what cannot be reached from the root: a directory of the host, by whatever way (CVE-2024-21626). */
-static int verify_cwd(struct execution *e) {
+static int verify_cwd(struct execution *e)
+{
     char path[PATH_MAX];
     int result = sys(syscall(SYS_getcwd, path, sizeof path));
     return result >= 0 && path[0] != '/' ? failed(e, DETAIL_OUTSIDE, -EXDEV) : result;
 }
 
-int do_cwd(struct execution *e, const struct plan_step *step) {
+int do_cwd(struct execution *e, const struct plan_step *step)
+{
     const char *path = text(e, step->s[0]);
     int root = e->root >= 0 ? e->root : AT_FDCWD;
     int fd = path_open(root, path, O_PATH | O_DIRECTORY);

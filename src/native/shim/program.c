@@ -16,10 +16,12 @@
 #endif
 #define DEFAULT_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-/* ----------------------------------------------------------------------------------------------------------- terminal */
+/* ----------------------------------------------------------------------------------------------------------- terminal
+ */
 
 /* A new terminal of the container's own devpts, which is checked to be one (CVE-2025-52565). */
-static int open_master(struct execution *e) {
+static int open_master(struct execution *e)
+{
     struct stat st;
     struct statfs fs;
     int root = e->root >= 0 ? e->root : AT_FDCWD, unlock = 0;
@@ -38,7 +40,8 @@ static int open_master(struct execution *e) {
     return result < 0 ? result : fd;
 }
 
-static int open_slave(struct execution *e) {
+static int open_slave(struct execution *e)
+{
     int inside = e->io->console_master == LAUNCH_CONSOLE_INSIDE;
     int master = inside ? open_master(e) : e->io->console_master;
     if (master < 0)
@@ -54,7 +57,8 @@ static int open_slave(struct execution *e) {
 }
 
 /* The terminal's own mount, bound by descriptor over an empty file that no link leads away from. */
-static int bind_console(struct execution *e, int slave) {
+static int bind_console(struct execution *e, int slave)
+{
     int dir = path_make(e->root, "/dev", 0, 0755), target, mount, result;
     if (dir < 0)
         return failed(e, DETAIL_TARGET, dir);
@@ -69,7 +73,8 @@ static int bind_console(struct execution *e, int slave) {
     return result;
 }
 
-static int take_terminal(struct execution *e, int slave) {
+static int take_terminal(struct execution *e, int slave)
+{
     struct winsize size = {.ws_row = e->io->rows, .ws_col = e->io->columns};
     int result = sys(ioctl(slave, TIOCSCTTY, 0));
     if (result >= 0 && size.ws_row && size.ws_col)
@@ -79,7 +84,8 @@ static int take_terminal(struct execution *e, int slave) {
     return failed(e, DETAIL_TERMINAL, result);
 }
 
-int do_session(struct execution *e, const struct plan_step *step) {
+int do_session(struct execution *e, const struct plan_step *step)
+{
     int result = sys(setsid());
     if (result < 0 || !(step->flags & STEP_TERMINAL))
         return result;
@@ -93,10 +99,12 @@ int do_session(struct execution *e, const struct plan_step *step) {
     return result;
 }
 
-/* ------------------------------------------------------------------------------------------------------------ program */
+/* ------------------------------------------------------------------------------------------------------------ program
+ */
 
 /* What must be done before exec and cannot be after a filter: cgroups joined, nothing inherited, free of the shim. */
-int arm(struct execution *e) {
+int arm(struct execution *e)
+{
     if (e->armed)
         return 0;
     int result = pass_gate(e);
@@ -111,7 +119,8 @@ int arm(struct execution *e) {
 }
 
 /* Pointers to the strings of a list, in memory of the kernel's; the count includes the ending NULL. */
-static size_t point_to(struct execution *e, struct plan_ref list, const char **to) {
+static size_t point_to(struct execution *e, struct plan_ref list, const char **to)
+{
     size_t count = 0;
     for (const char *at = NULL; (at = plan_next(e->plan, list, at)); count++)
         if (to)
@@ -121,7 +130,8 @@ static size_t point_to(struct execution *e, struct plan_ref list, const char **t
     return count + 1;
 }
 
-static const char *search_path(const char **env) {
+static const char *search_path(const char **env)
+{
     for (; *env; env++)
         if (!strncmp(*env, "PATH=", 5))
             return *env + 5;
@@ -129,10 +139,11 @@ static const char *search_path(const char **env) {
 }
 
 /* As a shell does: the first that can be executed; one that is there but may not be outranks none at all. */
-static int exec_in_path(const char *name, const char **args, const char **env) {
+static int exec_in_path(const char *name, const char **args, const char **env)
+{
     char path[PATH_MAX];
     int result = -ENOENT;
-    for (const char *dir = search_path(env), *end; ; dir = end + 1) {
+    for (const char *dir = search_path(env), *end;; dir = end + 1) {
         size_t length = strcspn(dir, ":");
         end = dir + length;
         if (length < sizeof path) {
@@ -151,7 +162,8 @@ static int exec_in_path(const char *name, const char **args, const char **env) {
     }
 }
 
-int do_exec(struct execution *e, const struct plan_step *step) {
+int do_exec(struct execution *e, const struct plan_step *step)
+{
     const char *name = text(e, step->s[0]);
     int result = arm(e);
     if (result < 0)

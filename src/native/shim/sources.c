@@ -5,10 +5,11 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#define PROC_FD "/proc/self/fd/"
+#define PROC_FD     "/proc/self/fd/"
 #define OPTION_NAME 256
 
-static int set_option(int fs, const char *option) {
+static int set_option(int fs, const char *option)
+{
     char key[OPTION_NAME];
     const char *equals = strchr(option, '=');
     if (!equals)
@@ -18,7 +19,8 @@ static int set_option(int fs, const char *option) {
     return sys_fsconfig(fs, FSCONFIG_SET_STRING, key, equals + 1, 0);
 }
 
-static int set_options(const struct execution *e, int fs, struct plan_ref options) {
+static int set_options(const struct execution *e, int fs, struct plan_ref options)
+{
     int result = 0;
     for (const char *o = NULL; result >= 0 && (o = plan_next(e->plan, options, o));)
         result = set_option(fs, o);
@@ -26,7 +28,8 @@ static int set_options(const struct execution *e, int fs, struct plan_ref option
 }
 
 /* A configured file system context, not created yet. s[1] is the source, s[3] the options. */
-int new_filesystem(struct execution *e, const struct plan_step *step, const char *type) {
+int new_filesystem(struct execution *e, const struct plan_step *step, const char *type)
+{
     const char *source = text(e, step->s[1]);
     int fs = failed(e, DETAIL_SOURCE, sys_fsopen(type));
     if (fs < 0)
@@ -42,7 +45,8 @@ int new_filesystem(struct execution *e, const struct plan_step *step, const char
 }
 
 /* Creates the superblock, makes a detached mount of it and closes the context. */
-static int finish_filesystem(int fs, uint64_t attributes) {
+static int finish_filesystem(int fs, uint64_t attributes)
+{
     int result = sys_fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0);
     if (result >= 0)
         result = sys_fsmount(fs, (unsigned)attributes);
@@ -50,7 +54,8 @@ static int finish_filesystem(int fs, uint64_t attributes) {
     return result;
 }
 
-int do_fs_source(struct execution *e, const struct plan_step *step) {
+int do_fs_source(struct execution *e, const struct plan_step *step)
+{
     int fs = new_filesystem(e, step, text(e, step->s[0]));
     int mount = fs < 0 ? fs : finish_filesystem(fs, step->w[0]);
     if (mount >= 0)
@@ -58,7 +63,8 @@ int do_fs_source(struct execution *e, const struct plan_step *step) {
     return mount;
 }
 
-int do_open(struct execution *e, const struct plan_step *step) {
+int do_open(struct execution *e, const struct plan_step *step)
+{
     int fd = sys_open(AT_FDCWD, text(e, step->s[0]), step->w[0], 0, 0);
     if (fd >= 0)
         e->slots[step->slot] = fd;
@@ -68,7 +74,8 @@ int do_open(struct execution *e, const struct plan_step *step) {
 /* ------------------------------------------------------------------------------------------------- id-mapped mounts */
 
 /* A user namespace with the step's maps, which lives as long as the descriptor; costs one short-lived process. */
-static int given_userns(struct execution *e, const struct plan_step *step) {
+static int given_userns(struct execution *e, const struct plan_step *step)
+{
     int pidfd = -1;
     struct clone_args args = {.flags = CLONE_NEWUSER | CLONE_PIDFD | CLONE_CLEAR_SIGHAND, .pidfd = (uintptr_t)&pidfd};
     int pid = sys_clone3(&args), fd;
@@ -93,7 +100,8 @@ static int given_userns(struct execution *e, const struct plan_step *step) {
 }
 
 /* A descriptor the caller closes. */
-int idmap_userns(struct execution *e, const struct plan_step *step, uint64_t kind) {
+int idmap_userns(struct execution *e, const struct plan_step *step, uint64_t kind)
+{
     if (kind == IDMAP_GIVEN)
         return given_userns(e, step);
     if (e->held->held[NAMESPACE_USER] < 0)
@@ -101,7 +109,8 @@ int idmap_userns(struct execution *e, const struct plan_step *step, uint64_t kin
     return sys(fcntl(e->held->held[NAMESPACE_USER], F_DUPFD_CLOEXEC, 3));
 }
 
-static int idmap_mount(struct execution *e, const struct plan_step *step, int mount, uint64_t kind, int deep) {
+static int idmap_mount(struct execution *e, const struct plan_step *step, int mount, uint64_t kind, int deep)
+{
     int userns = failed(e, DETAIL_ID_MAP, idmap_userns(e, step, kind));
     if (userns < 0)
         return userns;
@@ -114,7 +123,8 @@ static int idmap_mount(struct execution *e, const struct plan_step *step, int mo
 /* ------------------------------------------------------------------------------------------------------ bind mounts */
 
 /* mkdir -p of a host path; what exists stays as it is. */
-static int make_host_dir(const char *path) {
+static int make_host_dir(const char *path)
+{
     char part[4096];
     for (size_t i = 1; i < sizeof part; i++) {
         if (path[i] != '/' && path[i] != 0)
@@ -129,7 +139,8 @@ static int make_host_dir(const char *path) {
     return -ENAMETOOLONG;
 }
 
-int do_bind_source(struct execution *e, const struct plan_step *step) {
+int do_bind_source(struct execution *e, const struct plan_step *step)
+{
     const char *path = text(e, step->s[0]);
     unsigned flags = OPEN_TREE_CLONE | (step->flags & STEP_RECURSIVE ? AT_RECURSIVE : 0);
     int mount = sys_open_tree(AT_FDCWD, path, flags), result;
@@ -153,7 +164,8 @@ int do_bind_source(struct execution *e, const struct plan_step *step) {
 /* ------------------------------------------------------------------------------------------------------ held mounts */
 
 /* Leaves `mount` as the only mount of a mount namespace of its own and answers a descriptor of that namespace. */
-static int hang_in_namespace(struct execution *e, const struct plan_step *step, void *argument) {
+static int hang_in_namespace(struct execution *e, const struct plan_step *step, void *argument)
+{
     (void)e, (void)step;
     int mount = *(int *)argument, dir, result = sys_unshare(CLONE_NEWNS);
     if (result >= 0)
@@ -174,13 +186,16 @@ static int hang_in_namespace(struct execution *e, const struct plan_step *step, 
     return result;
 }
 
-static int can_clone_detached(int mount) {
-    int clone = launch_without & WITHOUT_DETACHED_CLONE ? -EINVAL : sys_open_tree(mount, "", OPEN_TREE_CLONE | AT_EMPTY_PATH);
+static int can_clone_detached(int mount)
+{
+    int clone =
+        launch_without & WITHOUT_DETACHED_CLONE ? -EINVAL : sys_open_tree(mount, "", OPEN_TREE_CLONE | AT_EMPTY_PATH);
     close_quietly(clone);
     return clone >= 0;
 }
 
-int do_hold_mount(struct execution *e, const struct plan_step *step) {
+int do_hold_mount(struct execution *e, const struct plan_step *step)
+{
     const char *name = text(e, step->s[0]);
     struct held_mount *free_one = NULL;
     for (int i = 0; i < SHIM_MAX_HELD_MOUNTS; i++) {
@@ -205,7 +220,8 @@ int do_hold_mount(struct execution *e, const struct plan_step *step) {
     return 0;
 }
 
-static int clone_in_namespace(struct execution *e, const struct plan_step *step, void *argument) {
+static int clone_in_namespace(struct execution *e, const struct plan_step *step, void *argument)
+{
     (void)e;
     const struct held_mount *m = argument;
     int result = sys_setns(m->namespace, CLONE_NEWNS);
@@ -213,7 +229,8 @@ static int clone_in_namespace(struct execution *e, const struct plan_step *step,
     return result < 0 ? result : sys_open_tree(m->mount, "", OPEN_TREE_CLONE | AT_EMPTY_PATH | deep);
 }
 
-int do_held_source(struct execution *e, const struct plan_step *step) {
+int do_held_source(struct execution *e, const struct plan_step *step)
+{
     struct held_mount *m = NULL;
     for (int i = 0; i < SHIM_MAX_HELD_MOUNTS && !m; i++)
         if (e->held->mounts[i].mount >= 0 && !strcmp(e->held->mounts[i].name, text(e, step->s[0])))
@@ -236,7 +253,8 @@ int do_held_source(struct execution *e, const struct plan_step *step) {
 /* How this kernel takes the layers: by descriptor (6.13), by string (6.5), all in one page (mount(2)). */
 enum overlay_way { BY_FD, BY_STRING, BY_PAGE };
 
-static int open_layer(struct execution *e, const struct plan_step *step, const char *path) {
+static int open_layer(struct execution *e, const struct plan_step *step, const char *path)
+{
     if (step->w[0] == IDMAP_NONE)
         return sys_open(AT_FDCWD, path, O_PATH | O_DIRECTORY, 0, 0);
     int mount = sys_open_tree(AT_FDCWD, path, OPEN_TREE_CLONE);
@@ -250,7 +268,8 @@ static int open_layer(struct execution *e, const struct plan_step *step, const c
  * The descriptor must stay open until the superblock is made, or the overlay cannot clone a detached mount: with
  * BY_FD the context holds it.
  */
-static int add_layer(int fs, const char *key, int layer, enum overlay_way way) {
+static int add_layer(int fs, const char *key, int layer, enum overlay_way way)
+{
     char name[sizeof PROC_FD + 24] = PROC_FD;
     if (way == BY_FD)
         return sys_fsconfig(fs, FSCONFIG_SET_FD, key, NULL, layer);
@@ -258,7 +277,8 @@ static int add_layer(int fs, const char *key, int layer, enum overlay_way way) {
     return sys_fsconfig(fs, FSCONFIG_SET_STRING, key, name, 0);
 }
 
-static int add_named(struct execution *e, int fs, const char *key, const char *path, enum overlay_way way) {
+static int add_named(struct execution *e, int fs, const char *key, const char *path, enum overlay_way way)
+{
     int dir = failed(e, DETAIL_SOURCE, sys_open(AT_FDCWD, path, O_PATH | O_DIRECTORY, 0, 0));
     int result = dir < 0 ? dir : add_layer(fs, key, dir, way);
     /* By string the overlay looks the name up at once, and keeps a reference. */
@@ -266,7 +286,8 @@ static int add_named(struct execution *e, int fs, const char *key, const char *p
     return result;
 }
 
-static int overlay_by_parts(struct execution *e, const struct plan_step *step, enum overlay_way way) {
+static int overlay_by_parts(struct execution *e, const struct plan_step *step, enum overlay_way way)
+{
     int fs = sys_fsopen("overlay"), result = fs;
     for (const char *layer = NULL; result >= 0 && (layer = plan_next(e->plan, step->s[0], layer));) {
         int dir = failed(e, DETAIL_SOURCE, open_layer(e, step, layer));
@@ -287,7 +308,8 @@ static int overlay_by_parts(struct execution *e, const struct plan_step *step, e
 }
 
 /* In the private namespace the idmapped clone hangs over the layer itself, where the overlay finds it by name. */
-static int open_attached_layer(struct execution *e, const struct plan_step *step, const char *path) {
+static int open_attached_layer(struct execution *e, const struct plan_step *step, const char *path)
+{
     int dir = sys_open(AT_FDCWD, path, O_PATH | O_DIRECTORY, 0, 0);
     if (dir < 0 || step->w[0] == IDMAP_NONE)
         return dir;
@@ -298,14 +320,16 @@ static int open_attached_layer(struct execution *e, const struct plan_step *step
     return result < 0 ? result : mount;
 }
 
-static int append_fd(char *data, size_t size, const char *before, int fd) {
+static int append_fd(char *data, size_t size, const char *before, int fd)
+{
     char number[24];
     format_number(number, fd);
     return append(data, size, before) < 0 ? -E2BIG : append(data, size, number) < 0 ? -E2BIG : 0;
 }
 
 /* Names are descriptors, relative to /proc/self/fd, so that 500 layers fit into the one page mount(2) takes. */
-static int page_of_options(struct execution *e, const struct plan_step *step, char *data, size_t size) {
+static int page_of_options(struct execution *e, const struct plan_step *step, char *data, size_t size)
+{
     const char *separator = "lowerdir=", *at = NULL;
     int result = 0;
     data[0] = 0;
@@ -323,7 +347,8 @@ static int page_of_options(struct execution *e, const struct plan_step *step, ch
     return result;
 }
 
-static int overlay_in_namespace(struct execution *e, const struct plan_step *step, void *argument) {
+static int overlay_in_namespace(struct execution *e, const struct plan_step *step, void *argument)
+{
     const char *on = plan_next(e->plan, step->s[0], NULL);
     char *data = argument;
     int result = sys_unshare(CLONE_NEWNS);
@@ -338,7 +363,8 @@ static int overlay_in_namespace(struct execution *e, const struct plan_step *ste
     return result < 0 ? result : sys_open_tree(AT_FDCWD, on, OPEN_TREE_CLONE);
 }
 
-int do_overlay(struct execution *e, const struct plan_step *step) {
+int do_overlay(struct execution *e, const struct plan_step *step)
+{
     static enum overlay_way best; /* what the kernel took last time; it will not change */
     char data[4096];
     int mount = -EINVAL;

@@ -2,11 +2,12 @@
  * Launches plans from files, one after the other, as one pod's shim would, and prints one JSON line per plan: for tests
  * and for people who want to see what a plan does. Standard streams are the tool's own.
  *
- *     exec-tool [--without BITS] [--console] [--background] PLAN ...
+ *     exec-tool [--report FD] [--without BITS] [--console] [--background] PLAN ...
  *
+ * --report prints the lines to another descriptor than standard output.
  * --background applies to the next plan: it keeps running while the others do and is killed at the end; the plan with
  * index N is known to `container` sources as "pN". --console gives the next plan a terminal made inside, whose output
- * goes to ours. --die ends the tool right after launch_begin() of the next plan, as a shim that crashes would.
+ * goes to ours.
  * --time N launches the next plan N times and prints the medians.
  */
 #include "../../../src/native/shim/execute.h"
@@ -26,15 +27,18 @@ struct tool {
     struct shim_namespaces held;
     int pidfds[MAX_PLANS];
     int count;
+    FILE *report;
 };
 
-static int find_container(void *context, const char *id) {
+static int find_container(void *context, const char *id)
+{
     const struct tool *tool = context;
     int index = id[0] == 'p' ? atoi(id + 1) : -1;
     return index >= 0 && index < tool->count ? tool->pidfds[index] : -ENOENT;
 }
 
-static uint8_t *read_file(const char *path, size_t *length) {
+static uint8_t *read_file(const char *path, size_t *length)
+{
     struct stat st;
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0 || fstat(fd, &st) < 0) {
@@ -51,29 +55,33 @@ static uint8_t *read_file(const char *path, size_t *length) {
     return bytes;
 }
 
-static void print_nanos(const struct launch *launch) {
-    printf(",\"nanos\":[");
+static void print_nanos(FILE *out, const struct launch *launch)
+{
+    fprintf(out, ",\"nanos\":[");
     for (uint32_t i = 0; i < launch->step_count; i++)
-        printf("%s%llu", i ? "," : "", (unsigned long long)launch->step_nanos[i]);
-    printf("],\"warnings\":[");
+        fprintf(out, "%s%llu", i ? "," : "", (unsigned long long)launch->step_nanos[i]);
+    fprintf(out, "],\"warnings\":[");
     for (uint32_t i = 0; i < launch->warning_count; i++)
-        printf("%s{\"step\":%u,\"wanted\":%lld,\"got\":%lld}", i ? "," : "", launch->warnings[i].step,
-               (long long)launch->warnings[i].wanted, (long long)launch->warnings[i].got);
-    printf("]");
+        fprintf(out, "%s{\"step\":%u,\"wanted\":%lld,\"got\":%lld}", i ? "," : "", launch->warnings[i].step,
+                (long long)launch->warnings[i].wanted, (long long)launch->warnings[i].got);
+    fprintf(out, "]");
 }
 
-static void print_failure(int index, const struct launch *launch) {
-    printf("{\"plan\":%d,\"ok\":false,\"step\":%d,\"errno\":%d,\"detail\":%u}\n", index, (int)launch->failure.step,
-           launch->failure.error, launch->failure.detail);
+static void print_failure(FILE *out, int index, const struct launch *launch)
+{
+    fprintf(out, "{\"plan\":%d,\"ok\":false,\"step\":%d,\"errno\":%d,\"detail\":%u}\n", index,
+            (int)launch->failure.step, launch->failure.error, launch->failure.detail);
 }
 
-static int wait_child(const struct launch *launch) {
+static int wait_child(const struct launch *launch)
+{
     int status = 0;
     waitpid(launch->pid, &status, __WALL);
     return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 
-static void copy_terminal(int master) {
+static void copy_terminal(int master)
+{
     char buffer[4096];
     ssize_t got;
     while ((got = read(master, buffer, sizeof buffer)) > 0)
@@ -82,7 +90,8 @@ static void copy_terminal(int master) {
     close(master);
 }
 
-static int launch_one(struct tool *tool, const struct plan *plan, int console, int die, struct launch *launch) {
+static int launch_one(struct tool *tool, const struct plan *plan, int console, struct launch *launch)
+{
     struct launch_io io = {.stdin_fd = 0,
                            .stdout_fd = 1,
                            .stderr_fd = 2,
@@ -90,11 +99,6 @@ static int launch_one(struct tool *tool, const struct plan *plan, int console, i
                            .rows = 24,
                            .columns = 80};
     int result = launch_begin(&tool->held, plan, &io, launch);
-    if (result >= 0 && die) {
-        printf("{\"pid\":%d}\n", (int)launch->pid);
-        fflush(stdout);
-        raise(SIGKILL);
-    }
     while (result >= 0) {
         struct pollfd wait = {.fd = launch->status_fd, .events = POLLIN};
         poll(&wait, 1, -1);
@@ -105,7 +109,9 @@ static int launch_one(struct tool *tool, const struct plan *plan, int console, i
     return result;
 }
 
-static int run_plan(struct tool *tool, const char *path, int console, int background, int die) {
+static int run_plan(struct tool *tool, const char *path, int console, int background)
+{
+    FILE *out = tool->report;
     struct plan plan;
     struct plan_error bad;
     struct launch launch;
@@ -114,13 +120,13 @@ static int run_plan(struct tool *tool, const char *path, int console, int backgr
     int index = tool->count++;
     tool->pidfds[index] = -1;
     if (plan_decode(bytes, length, &plan, &bad) < 0) {
-        printf("{\"plan\":%d,\"ok\":false,\"step\":%d,\"refused\":\"%s\"}\n", index, (int)bad.step, bad.what);
+        fprintf(out, "{\"plan\":%d,\"ok\":false,\"step\":%d,\"refused\":\"%s\"}\n", index, (int)bad.step, bad.what);
         free(bytes);
         return 1;
     }
-    int result = launch_one(tool, &plan, console, die, &launch);
+    int result = launch_one(tool, &plan, console, &launch);
     if (result < 0) {
-        print_failure(index, &launch);
+        print_failure(out, index, &launch);
         if (launch.pidfd >= 0)
             wait_child(&launch);
     } else {
@@ -130,23 +136,26 @@ static int run_plan(struct tool *tool, const char *path, int console, int backgr
         if (!background && plan_inner(&plan)[plan.inner_count - 1].op != OP_PAUSE)
             exit_code = wait_child(&launch);
         tool->pidfds[index] = launch.pidfd;
-        printf("{\"plan\":%d,\"ok\":true,\"pid\":%d,\"exit\":%d", index, (int)launch.pid, exit_code);
-        print_nanos(&launch);
-        printf("}\n");
+        fprintf(out, "{\"plan\":%d,\"ok\":true,\"pid\":%d,\"exit\":%d", index, (int)launch.pid, exit_code);
+        print_nanos(out, &launch);
+        fprintf(out, "}\n");
     }
-    fflush(stdout);
+    fflush(out);
     launch_release(&launch);
     free(bytes);
     return result < 0;
 }
 
-static int compare(const void *a, const void *b) {
+static int compare(const void *a, const void *b)
+{
     const uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
     return x < y ? -1 : x > y;
 }
 
 /* Launch to end of the program, in microseconds. */
-static void time_plan(struct tool *tool, const char *path, int rounds) {
+static void time_plan(struct tool *tool, const char *path, int rounds)
+{
+    FILE *out = tool->report;
     struct plan plan;
     struct plan_error bad;
     size_t length;
@@ -158,7 +167,7 @@ static void time_plan(struct tool *tool, const char *path, int rounds) {
     for (int i = 0; i < rounds; i++) {
         struct launch launch;
         uint64_t start = now_nanos();
-        if (launch_one(tool, &plan, 0, 0, &launch) < 0)
+        if (launch_one(tool, &plan, 0, &launch) < 0)
             exit(3);
         for (uint32_t step = 0; step < plan.outer_count; step++)
             begun[i] += launch.step_nanos[step];
@@ -171,17 +180,18 @@ static void time_plan(struct tool *tool, const char *path, int rounds) {
     qsort(begun, (size_t)rounds, sizeof *begun, compare);
     qsort(running, (size_t)rounds, sizeof *running, compare);
     qsort(ended, (size_t)rounds, sizeof *ended, compare);
-    printf("{\"rounds\":%d,\"outer\":%.1f,\"running\":%.1f,\"ended\":%.1f}\n", rounds, (double)begun[rounds / 2] / 1e3,
-           (double)running[rounds / 2] / 1e3, (double)ended[rounds / 2] / 1e3);
+    fprintf(out, "{\"rounds\":%d,\"outer\":%.1f,\"running\":%.1f,\"ended\":%.1f}\n", rounds,
+            (double)begun[rounds / 2] / 1e3, (double)running[rounds / 2] / 1e3, (double)ended[rounds / 2] / 1e3);
     free(begun);
     free(running);
     free(ended);
     free(bytes);
 }
 
-int main(int argc, char **argv) {
-    struct tool tool = {.count = 0};
-    int console = 0, background = 0, die = 0, bad = 0;
+int main(int argc, char **argv)
+{
+    struct tool tool = {.report = stdout};
+    int console = 0, background = 0, bad = 0;
     int result = launch_init(&tool.held);
     prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
     tool.held.container_pidfd = find_container;
@@ -195,16 +205,16 @@ int main(int argc, char **argv) {
             console = 1;
         } else if (!strcmp(argv[i], "--background")) {
             background = 1;
-        } else if (!strcmp(argv[i], "--die")) {
-            die = 1;
+        } else if (!strcmp(argv[i], "--report") && i + 1 < argc) {
+            tool.report = fdopen(atoi(argv[++i]), "w");
         } else if (!strcmp(argv[i], "--without") && i + 1 < argc) {
             launch_without = (unsigned)atoi(argv[++i]);
         } else if (!strcmp(argv[i], "--time") && i + 2 < argc) {
             time_plan(&tool, argv[i + 2], atoi(argv[i + 1]));
             i += 2;
         } else {
-            bad |= run_plan(&tool, argv[i], console, background, die);
-            console = background = die = 0;
+            bad |= run_plan(&tool, argv[i], console, background);
+            console = background = 0;
         }
     }
     for (int i = 0; i < tool.count; i++)
