@@ -40,9 +40,12 @@ export class Undo {
 
   /** Runs a step; once it has succeeded, `action` takes it back. */
   async step<T>(name: string, work: () => Promise<T> | T, action?: (made: T) => Promise<void> | void): Promise<T> {
-    const made = await this.#observer.step(name, work);
-    if (action !== undefined) this.#actions.push({ step: name, action: () => action(made) });
-    return made;
+    return await this.#observer.step(name, async () => {
+      const made = await work();
+      // At once: whatever happens after the work, it is there to be taken back.
+      if (action !== undefined) this.#actions.push({ step: name, action: () => action(made) });
+      return made;
+    });
   }
 
   /** Registers an undo before its step runs, for steps that can half-happen. */

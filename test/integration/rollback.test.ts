@@ -44,7 +44,7 @@ describe('every step broken once', function () {
       const config = podConfig(testHost.dir, {
         security: { ...podConfig(testHost.dir).security, namespaces: { network: 'pod', pid: 'pod', ipc: 'pod' } },
       });
-      for (let n = 0; ; n++) {
+      for (let n = 0; n < 40; n++) {
         const observer = breaking(n, when);
         const attempt = host.runtime.sandboxes.run({ config, runtimeHandler: '' }, call(observer));
         const outcome = await attempt.then(
@@ -69,7 +69,7 @@ describe('every step broken once', function () {
       const before = traces(testHost);
       const config = containerConfig('true');
       const steps: string[] = [];
-      for (let n = 0; ; n++) {
+      for (let n = 0; n < 40; n++) {
         const observer = breaking(n, when);
         const created = await host.runtime.containers.create({ sandboxId: pod, config }, call(observer)).catch(() => undefined);
         if (created !== undefined && observer.broken() === undefined) break;
@@ -86,7 +86,7 @@ describe('every step broken once', function () {
     it(`StartContainer ends in EXITED or not started, broken ${when} each step`, async () => {
       const before = traces(testHost);
       const pod = await host.runtime.sandboxes.run({ config: podConfig(testHost.dir), runtimeHandler: '' }, call());
-      for (let n = 0; ; n++) {
+      for (let n = 0; n < 40; n++) {
         const id = await host.runtime.containers.create({ sandboxId: pod, config: containerConfig('sleep 100') }, call());
         const observer = breaking(n, when);
         const failed = await host.runtime.containers.start(id, call(observer)).then(

@@ -41,7 +41,7 @@ export function makeTestHost(flags: Readonly<Record<string, string>> = {}): Test
     BERTH_CGROUP_PARENT: `/berth-test-${tag}`,
     BERTH_NETWORK_MODE: 'builtin',
     BERTH_NETWORK_BRIDGE: `bt${tag}`,
-    BERTH_NETWORK_SUBNETS: '10.213.0.0/24',
+    BERTH_NETWORK_SUBNETS: `10.213.${parseInt(tag.slice(0, 2), 16)}.0/24`,
     BERTH_NETWORK_CNI_CONF_DIR: join(dir, 'cni'),
     BERTH_NETWORK_NETNS_DIR: join(dir, 'netns'),
   };
