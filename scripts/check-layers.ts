@@ -55,7 +55,7 @@ const layers: readonly Layer[] = [
     types: ['native', 'facade', 'contract', 'part'],
     apart: true,
   },
-  { name: 'observe', files: /^src\/observe\//, may: ['kit', 'errors'], types: ['config'] },
+  { name: 'observe', files: /^src\/observe\//, may: ['kit', 'errors'], types: ['config', 'facade'] },
   { name: 'cri', files: /^src\/cri\//, may: ['facade', 'core', 'kit', 'errors', 'generated'], types: ['config'] },
   { name: 'kube', files: /^src\/kube\//, may: ['facade', 'core', 'kit', 'errors'], types: ['config'] },
   {

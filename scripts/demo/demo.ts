@@ -7,8 +7,6 @@ import { mkdirSync, rmSync } from 'node:fs';
 import { get } from 'node:http';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { renderWaterfall } from '../../src/observe/waterfall.js';
-import { waterfallOf } from '../../src/cli/waterfall-of.js';
 import { startAgent, type TestAgent } from '../../test/support/agent.js';
 import { buildTestImage } from '../../test/support/test-image.js';
 
@@ -63,7 +61,8 @@ async function show(agent: TestAgent, layout: string): Promise<void> {
   await berth(agent, 'exec', containerId, '/hello', 'id');
 
   title('Where the time of its start went');
-  await waterfalls(agent, podId, containerId);
+  await berth(agent, 'inspect', '--waterfall', podId);
+  await berth(agent, 'inspect', '--waterfall', containerId);
 
   title('Stop it');
   await agent.cri.runtime.stopContainer({ containerId, timeout: 10n });
@@ -101,13 +100,6 @@ async function runPod({ cri, dir }: TestAgent): Promise<{ podId: string; contain
 async function addressOf({ cri }: TestAgent, podSandboxId: string): Promise<string> {
   const { status } = await cri.runtime.podSandboxStatus({ podSandboxId });
   return status?.network?.ip ?? '';
-}
-
-async function waterfalls(agent: TestAgent, ...ids: readonly string[]): Promise<void> {
-  for (const id of ids) {
-    const { stdout } = await agent.berth('inspect', id);
-    say(renderWaterfall(waterfallOf(JSON.parse(stdout) as Record<string, unknown>), process.stdout.columns));
-  }
 }
 
 /** Runs a berth command and shows it as a person would see it; a failure ends the demo. */

@@ -1,6 +1,6 @@
 import { execFile, spawn, type ChildProcess } from 'node:child_process';
 import { randomBytes, randomInt } from 'node:crypto';
-import { existsSync, mkdirSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, openSync, readdirSync, readFileSync, rmdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -63,13 +63,14 @@ interface Place {
 
 function makePlace(env: Readonly<Record<string, string>> = {}): Place {
   const id = randomBytes(3).toString('hex');
-  const dir = mkdtempSync(join(tmpdir(), `berth-${id}-`));
+  // Short: the shims' sockets lie below it, and a socket's path may have 107 bytes.
+  const dir = mkdtempSync(join(tmpdir(), 'bt-'));
   const bridge = `bt${id}`;
   const cgroup = `/berth-test-${id}`;
   mkdirSync(join(dir, 'cni'));
   const own = {
     BERTH_ROOT: join(dir, 'root'),
-    BERTH_STATE: join(dir, 'state'),
+    BERTH_STATE: join(dir, 's'),
     BERTH_CGROUP_PARENT: cgroup,
     BERTH_NETWORK_BRIDGE: bridge,
     BERTH_NETWORK_SUBNETS: `10.${randomInt(200, 250)}.${randomInt(0, 255)}.0/24`,
@@ -99,7 +100,7 @@ class Agent implements TestAgent {
     return this.#place.env;
   }
   get socket(): string {
-    return this.env['BERTH_SOCKET'] ?? join(this.dir, 'state/berth.sock');
+    return this.env['BERTH_SOCKET'] ?? join(this.dir, 's/berth.sock');
   }
   get cri(): CriClient {
     return (this.#cri ??= criClient(this.socket));
@@ -196,7 +197,7 @@ function leftovers({ dir, bridge, cgroup }: Place): string[] {
     .filter((line) => line.includes(dir));
   const processes = readdirSync('/proc').filter((name) => /^\d+$/.test(name) && commandLine(name).includes(dir));
   const netns = existsSync(join(dir, 'netns')) ? readdirSync(join(dir, 'netns')) : [];
-  const cgroups = findCgroups(cgroup.slice(1));
+  const cgroups = findCgroups(cgroup.slice(1)).filter((path) => !removeEmpty(path));
   return [
     ...mounts.map((line) => `mount ${line}`),
     ...processes.map((pid) => `process ${pid} ${commandLine(pid)}`),
@@ -211,6 +212,18 @@ function commandLine(pid: string): string {
     return readFileSync(`/proc/${pid}/cmdline`, 'utf8').replaceAll('\0', ' ').trim();
   } catch {
     return '';
+  }
+}
+
+/** The configured parent and the shims' cgroup stay for the next agent; here they go, unless something is in them. */
+function removeEmpty(path: string): boolean {
+  try {
+    const shims = join(path, 'shims');
+    if (existsSync(shims)) rmdirSync(shims);
+    rmdirSync(path);
+    return true;
+  } catch {
+    return false;
   }
 }
 

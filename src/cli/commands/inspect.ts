@@ -1,10 +1,9 @@
 import { notFound } from '../../kit/errors.js';
-import { renderWaterfall } from '../../observe/waterfall.js';
 import { expectPositionals, type Command } from '../command.js';
 import type { RuntimeClient } from '../remote/client-types.js';
 import { resolveTarget } from '../resolve.js';
 import { formatJson } from '../text.js';
-import { waterfallOf } from '../waterfall-of.js';
+import { drawWaterfalls } from '../draw-waterfalls.js';
 
 export const inspect: Command = {
   usage: '[flags] NAME',
@@ -14,9 +13,7 @@ export const inspect: Command = {
     const [name = ''] = expectPositionals(args, 'NAME');
     const client = await context.connect();
     const facts = await lookUp(client, name);
-    context.stdout.write(
-      args.has('waterfall') ? `${renderWaterfall(waterfallOf(facts), context.stdout.columns)}\n` : formatJson(facts),
-    );
+    context.stdout.write(args.has('waterfall') ? drawWaterfalls(facts, context.stdout.columns) : formatJson(facts));
     return 0;
   },
 };

@@ -29,5 +29,11 @@ function row({ id, config, imageName, state, exit, createdAt }: ContainerView, p
   const metadata = pod?.config.metadata;
   const podName = metadata === undefined ? '' : `${metadata.namespace}/${metadata.name}`;
   const ended = exit === undefined ? state : `${state} (${exit.reason === 'OOMKilled' ? 'OOM, ' : ''}${exit.code})`;
-  return [shortId(id), config.metadata.name, podName, imageName || config.image.image, ended, formatAge(createdAt)];
+  return [shortId(id), config.metadata.name, podName, nameOf(config.image, imageName), ended, formatAge(createdAt)];
+}
+
+/** As the user wrote it; the kubelet replaces that by the id, and keeps the user's words beside it. */
+function nameOf({ image, userSpecifiedImage }: ContainerView['config']['image'], known: string): string {
+  if (userSpecifiedImage !== '') return userSpecifiedImage;
+  return image.startsWith('sha256:') ? known : image;
 }

@@ -5,6 +5,7 @@ import { createLogger, type Logger } from '../../observe/logger.js';
 import { createMetrics } from '../../observe/metrics.js';
 import { createObservability } from '../../observe/observer.js';
 import { openTracing } from '../../observe/tracing.js';
+import { withWaterfalls } from '../../observe/waterfalls.js';
 import type { Runtime } from '../../runtime/facade.js';
 import { expectPositionals, type Command } from '../command.js';
 import type { Context } from '../context.js';
@@ -28,7 +29,7 @@ export const serve: Command = {
     const opened: { runtime?: Runtime } = {};
     const metrics = config.metrics.enabled ? createMetrics(version, sources(opened)) : undefined;
     const observability = createObservability({ logger, metrics, tracing });
-    const runtime = await composition.openRuntime(config, observability);
+    const runtime = withWaterfalls(await composition.openRuntime(config, observability));
     opened.runtime = runtime;
     const closers: (() => Promise<void>)[] = [() => runtime.close(), () => tracing.close()];
     const stopReloading = reloadOnHangup(context, logger);
