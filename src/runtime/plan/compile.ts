@@ -45,7 +45,7 @@ export function compilePlan(spec: OciSpec, facts: LaunchFacts): LaunchPlan {
   plan.inner.push({ op: 'pivot' });
   compileRootPropagation(spec, plan);
   plan.inner.push({ op: 'session', terminal: process.terminal === true, console: process.terminal === true });
-  plan.inner.push({ op: 'mkdir', target: process.cwd, mode: 0o755 });
+  if (process.cwd !== '/') plan.inner.push({ op: 'mkdir', target: process.cwd, mode: 0o755 });
   for (const target of readonly.targets) plan.inner.push(makeReadonly(target));
   if (spec.root?.readonly === true) plan.inner.push({ op: 'root-readonly' });
   plan.inner.push(...compileNames(spec, namespaces), ...compileSysctls(spec));
@@ -186,7 +186,7 @@ const makeReadonly = (target: string): InnerStep => ({
 function compileNames(spec: OciSpec, namespaces: Namespaces): InnerStep[] {
   const source = namespaces.get('uts')?.from ?? 'host';
   const named = [spec.hostname, spec.domainname].some((name) => name !== undefined && name !== '');
-  if (named && source === 'host') throw invalid('hostname', 'needs a UTS namespace that is not the host’s');
+  if (named && source === 'host') throw invalid('hostname', "needs a UTS namespace other than the host's");
   if (source !== 'new') return [];
   checkName(spec.hostname, 'hostname');
   checkName(spec.domainname, 'domainname');

@@ -143,7 +143,7 @@ const table: { readonly [Op in Step['op']]: Words<Of<Op>> } = {
     does: (s) => `exec ${quoted(s.args[0] ?? '')}`,
     with: (s) => [s.args.slice(1).map(quoted).join(' '), `${s.env.length} environment variables`],
   },
-  pause: named('wait as the pod’s first process'),
+  pause: named('wait as first process of the pod'),
   hold: named('keep namespaces'),
 };
 
