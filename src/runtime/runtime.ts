@@ -1,6 +1,8 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import type { Call } from '../kit/call.js';
-import { RuntimeError } from '../kit/errors.js';
+import { RuntimeError, isErrno } from '../kit/errors.js';
 import { KeyedLock } from '../kit/keyed-lock.js';
 import { createContainer } from './containers/create.js';
 import { execSync } from './containers/exec-sync.js';
@@ -11,13 +13,7 @@ import { ContainerStatsReader } from './containers/stats.js';
 import { stopContainer } from './containers/stop.js';
 import { attachContainer, resizeContainer } from './containers/attach.js';
 import { updateContainerResources } from './containers/update.js';
-import type {
-  ContainerRequests,
-  CreateContainerInput,
-  Runtime,
-  RuntimeStatus,
-  SandboxRequests,
-} from './facade.js';
+import type { ContainerRequests, CreateContainerInput, Runtime, RuntimeStatus, SandboxRequests } from './facade.js';
 import { imageRequests } from './image-requests.js';
 import { JoinedRequests } from './join.js';
 import type { Images } from './images/images.js';
@@ -57,7 +53,9 @@ export function createRuntime(options: RuntimeOptions): Runtime {
       ...options.facts,
       network: parts.network.info(),
       residue: parts.residue.list(),
-      requestsUnderWay: joined.underway().map(({ name, since }) => ({ name, ageMs: Math.round(performance.now() - since) })),
+      requestsUnderWay: joined
+        .underway()
+        .map(({ name, since }) => ({ name, ageMs: Math.round(performance.now() - since) })),
     }),
     runtimeConfig: () => ({ cgroupDriver: 'cgroupfs' }),
     updateRuntimeConfig: async () => undefined,
@@ -79,7 +77,8 @@ function sandboxRequests(parts: RuntimeOptions['parts'], joined: JoinedRequests,
     list: (filter) => listSandboxes(registry, filter),
     inspect: (id) => {
       const { record } = registry.sandbox(id);
-      return { ...record, netns: parts.paths.netnsPin(record.id), directory: parts.paths.podDir(record.id) };
+      const directory = parts.paths.podDir(record.id);
+      return { ...record, netns: parts.paths.netnsPin(record.id), directory, ...savedPlan(directory) };
     },
   };
 }
@@ -96,7 +95,11 @@ function runOrJoin(input: RunPodSandboxInput, parts: Parts, joined: JoinedReques
   });
 }
 
-function containerRequests(parts: RuntimeOptions['parts'], joined: JoinedRequests, locks: KeyedLock): ContainerRequests {
+function containerRequests(
+  parts: RuntimeOptions['parts'],
+  joined: JoinedRequests,
+  locks: KeyedLock,
+): ContainerRequests {
   const { registry } = parts;
   const reader = new ContainerStatsReader(parts);
   const locked = async (id: string, work: () => Promise<void>): Promise<void> => locks.hold(`container/${id}`, work);
@@ -114,7 +117,8 @@ function containerRequests(parts: RuntimeOptions['parts'], joined: JoinedRequest
     list: (filter) => listContainers(registry, filter),
     inspect: (id) => {
       const { record } = registry.container(id);
-      return { ...record, bundle: parts.paths.bundle(record.sandboxId, record.id) };
+      const bundle = parts.paths.bundle(record.sandboxId, record.id);
+      return { ...record, bundle, ...savedPlan(bundle) };
     },
     updateResources: (id, resources, _annotations, call) =>
       locked(registry.container(id).record.id, () => updateContainerResources(id, resources, parts, call)),
@@ -125,9 +129,21 @@ function containerRequests(parts: RuntimeOptions['parts'], joined: JoinedRequest
     stats: (id) => reader.read(registry.container(id).view),
     listStats: async (filter) => {
       reader.retain(new Set([...registry.containers()].map(({ record }) => record.id)));
-      return await Promise.all(listContainers(registry, { ...filter, state: 'running' }).map((view) => reader.read(view)));
+      return await Promise.all(
+        listContainers(registry, { ...filter, state: 'running' }).map((view) => reader.read(view)),
+      );
     },
   };
+}
+
+/** The launch plan in the wire format, for `berth plan explain`; absent once its directory is gone. */
+function savedPlan(dir: string): { readonly plan?: Uint8Array } {
+  try {
+    return { plan: readFileSync(join(dir, 'plan')) };
+  } catch (error) {
+    if (isErrno(error, 'ENOENT')) return {};
+    throw error;
+  }
 }
 
 /** As with pods: a container of that name that was created the same way and has not run is the answer to a retry. */
@@ -144,7 +160,10 @@ async function createOrJoin(
     const entry = owner === undefined ? undefined : parts.registry.findContainer(owner);
     if (entry?.record.stage === 'created' && entry.record.exit === undefined) {
       if (isDeepStrictEqual(entry.record.config, input.config)) return entry.record.id;
-      throw new RuntimeError('already-exists', `the name ${name} is held by ${entry.record.id}, created with another configuration`);
+      throw new RuntimeError(
+        'already-exists',
+        `the name ${name} is held by ${entry.record.id}, created with another configuration`,
+      );
     }
     return await createContainer({ ...input, sandboxId }, parts, own);
   });

@@ -290,8 +290,7 @@ int do_pivot(struct execution *e, const struct plan_step *step)
     int result = sys(fchdir(e->root));
     if (result >= 0)
         result = sys_pivot_root(".", ".");
-    if (result >= 0)
-        result = sys_mount(NULL, ".", NULL, MS_SLAVE | MS_REC, NULL);
+    /* The old root is a slave since the first inner step: letting go of it is no news to the host. */
     if (result >= 0)
         result = sys_umount(".", MNT_DETACH);
     return result < 0 ? result : sys(chdir("/"));

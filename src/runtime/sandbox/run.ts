@@ -51,9 +51,10 @@ export async function runPodSandbox(input: RunPodSandboxInput, deps: RunPodSandb
       () => makePodDirectory(id, deps),
       async () => void (await residue.clean('directory', paths.podDir(id))),
     );
-    const join = await undo.step(
+    const pauseJoin = await undo.step(
       'create pod cgroup',
-      async () => (namespaces.own.includes('pid') || cgroup.owned ? await createPodCgroups(cgroup, id, deps) : undefined),
+      async () =>
+        namespaces.own.includes('pid') || cgroup.owned ? await createPodCgroups(cgroup, id, deps) : undefined,
       async () => void (await residue.clean('cgroup', cgroup.owned ? cgroup.path : pauseCgroup(cgroup.path, id))),
     );
     const shim = await undo.step(
@@ -64,16 +65,19 @@ export async function runPodSandbox(input: RunPodSandboxInput, deps: RunPodSandb
     if (namespaces.own.includes('net')) {
       undo.before('unpin network namespace', async () => void (await residue.clean('netns', paths.netnsPin(id))));
     }
-    const held = await undo.step('create namespaces', () => {
-      const plan = compileSandboxPlan({
-        namespaces: namespaces.own,
-        netnsPin: paths.netnsPin(id),
-        hostname: config.hostname,
-        sysctls: sysctls.map(([name, value]) => [sysctlPath(name), value]),
-        shm: namespaces.own.includes('ipc') ? { name: shmName, bytes: shmBytes } : undefined,
-        cgroup: namespaces.own.includes('pid') ? join : undefined,
-      });
-      return shim.hold(encodePlan(plan), { ...call, observer });
+    const held = await undo.step('create namespaces', async () => {
+      const plan = encodePlan(
+        compileSandboxPlan({
+          namespaces: namespaces.own,
+          netnsPin: paths.netnsPin(id),
+          hostname: config.hostname,
+          sysctls: sysctls.map(([name, value]) => [sysctlPath(name), value]),
+          shm: namespaces.own.includes('ipc') ? { name: shmName, bytes: shmBytes } : undefined,
+          cgroup: namespaces.own.includes('pid') ? pauseJoin : undefined,
+        }),
+      );
+      await writeFile(join(paths.podDir(id), 'plan'), plan, { mode: 0o600 });
+      return await shim.hold(plan, { ...call, observer });
     });
     held.warnings.forEach((warning) => call.observer.note('warn', warning, { sandbox: id }));
     const network = await attachNetwork(id, config, shim, undo, deps, { ...call, observer });
@@ -162,10 +166,7 @@ async function createPodCgroups(
 async function makePodDirectory(id: string, deps: RunPodSandboxDeps): Promise<void> {
   const dir = deps.paths.podDir(id);
   await mkdir(dir, { mode: 0o700 });
-  await Promise.all([
-    mkdir(join(dir, 'c'), { mode: 0o700 }),
-    mkdir(deps.paths.rootMountpoint(id), { mode: 0o700 }),
-  ]);
+  await Promise.all([mkdir(join(dir, 'c'), { mode: 0o700 }), mkdir(deps.paths.rootMountpoint(id), { mode: 0o700 })]);
 }
 
 /** The undo stands before the ADD: plugins leave things behind even when they fail. */
@@ -210,7 +211,9 @@ async function writePodFiles(
   const own = config.security.namespaces.network === 'pod';
   const hostname = own ? config.hostname : '';
   await Promise.all([
-    writeFile(paths.podFile(id, 'hosts'), await hostsFile({ hostname, ips: network?.ips ?? [], host: !own }), { mode: 0o644 }),
+    writeFile(paths.podFile(id, 'hosts'), await hostsFile({ hostname, ips: network?.ips ?? [], host: !own }), {
+      mode: 0o644,
+    }),
     writeFile(paths.podFile(id, 'hostname'), await hostnameFile({ hostname, host: !own }), { mode: 0o644 }),
     writeFile(paths.podFile(id, 'resolv.conf'), await resolvConf(config.dns), { mode: 0o644 }),
   ]);
