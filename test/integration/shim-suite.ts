@@ -15,7 +15,8 @@ import { connect } from 'node:net';
 import { join } from 'node:path';
 import { isKind } from '../../src/kit/errors.js';
 import { PlanFailed } from '../../src/runtime/launch/plan-failed.js';
-import { readExitRecords } from '../../src/runtime/launch/supervisor.js';
+import { FrameSplitter, PayloadReader, frameTypes, okBit, type Frame } from '../../src/runtime/launch/frames.js';
+import { openSupervisor, readExitRecords } from '../../src/runtime/launch/supervisor.js';
 import {
   build,
   childStates,
@@ -379,6 +380,38 @@ export function shimSuite(which: Build): void {
       });
     });
 
+    describe('terminals', () => {
+      const terminal = [{ op: 'session', terminal: true, console: false }] as const;
+      const withTerminal = (script: string): Uint8Array =>
+        containerPlan(['/bin/sh', '-c', script], { inner: terminal });
+
+      it('log what programs see as a terminal, carriage returns included', async () => {
+        await bench.start('c', withTerminal('test -t 0 && test -t 1 && echo yes; echo err >&2; exit 4'), {
+          terminal: true,
+        });
+        assert.equal((await bench.exit('c')).code, 4);
+        await until(() => readLog(bench.logPath('c')).length >= 2, 'both lines');
+        assert.equal(joinLog(readLog(bench.logPath('c'))).toString('latin1'), 'yes\r\nerr\r\n');
+      });
+
+      it('have a size and take input', async () => {
+        await bench.start('c', withTerminal('read x; stty size; read x; echo "got $x"'), {
+          terminal: true,
+          stdin: true,
+        });
+        await bench.shim.resize('c', 33, 77);
+        const streams = await bench.shim.attach('c');
+        await streams.write(Buffer.from('\n'));
+        await until(() => joinLog(readLog(bench.logPath('c'))).includes('33 77'), 'the size');
+        await streams.write(Buffer.from('word\n'));
+        await streams.ended;
+        assert.equal((await bench.exit('c')).code, 0);
+        assert.ok(joinLog(readLog(bench.logPath('c'))).includes('got word\r\n'));
+        streams.close();
+        await assert.rejects(bench.shim.resize('c', 1, 1), (error) => isKind(error, 'not-found'));
+      });
+    });
+
     describe('pod', () => {
       it('holds namespaces, speaks netlink inside them, and knows its pause process', async () => {
         await assert.rejects(bench.shim.netlink([getLinks]), (error) => isKind(error, 'wrong-state'));
@@ -427,6 +460,55 @@ export function shimSuite(which: Build): void {
         await assert.rejects(bench.shim.state(), (error) => isKind(error, 'unavailable'));
       });
 
+      it('takes its pause process along when it dies', async () => {
+        const { pausePid } = await bench.shim.hold(sandboxPlan(true), newCall());
+        bench.native.processes.kill(bench.shim.pid, 9);
+        await until(() => !aliveAs(pausePid, 'berth-pause'), 'the end of the pause process');
+      });
+
+      it('is ended by force when it does not answer', async () => {
+        await bench.start('c', containerPlan(['/bin/sleep', '1000']));
+        bench.native.processes.kill(bench.shim.pid, 19);
+        const impatient = openSupervisor({
+          native: bench.native,
+          binary: which.binary,
+          env: which.env,
+          answerTimeoutMs: 200,
+        });
+        await impatient.kill('pod-of-test', bench.dir);
+        await until(() => !aliveAs(bench.shim.pid, 'berth-shim'), 'its end');
+        assert.equal(await impatient.connect('pod-of-test', bench.dir), undefined);
+        impatient.close();
+      });
+
+      it('understands the golden frames of version 1', async () => {
+        await bench.sh('c1', 'cat', { stdin: true, stdinOnce: true });
+        const socket = connect(join(bench.dir, 'shim.sock'));
+        const splitter = new FrameSplitter();
+        const answers = new Map<number, Frame>();
+        socket.on('data', (chunk) => splitter.push(chunk).forEach((answer) => answers.set(answer.id, answer)));
+        const ask = async (name: string): Promise<Frame> => {
+          const frame = Buffer.from(golden[name] ?? '', 'hex');
+          const id = frame.readUInt32LE(8);
+          answers.delete(id);
+          socket.write(frame);
+          return await until(() => answers.get(id), `an answer to ${name}`);
+        };
+        const plain = ['hello', 'state', 'reopenLog', 'attach', 'input', 'closeInput', 'cancel'] as const;
+        for (const name of plain) assert.equal((await ask(name)).type, frameTypes[name] | okBit, name);
+        // Well formed, and refused for what they say: these plans are none, this container has no terminal.
+        for (const name of ['hold', 'start', 'exec', 'netlink', 'resize'] as const) {
+          const answer = await ask(name);
+          assert.equal(answer.type, frameTypes.error, name);
+          assert.ok(!new PayloadReader(answer.payload.subarray(16)).string().startsWith('malformed'), name);
+        }
+        await bench.exit('c1');
+        assert.equal((await ask('signal')).type, frameTypes.signal | okBit);
+        assert.equal((await ask('forget')).type, frameTypes.forget | okBit);
+        assert.equal((await ask('shutdown')).type, frameTypes.shutdown | okBit);
+        socket.destroy();
+      });
+
       it('serves several agents and survives senders of nonsense', async () => {
         await bench.start('c', containerPlan(['/bin/sleep', '1000']));
         for (let round = 0; round < 30; round++) {
@@ -461,6 +543,21 @@ export function shimSuite(which: Build): void {
       });
     });
   });
+}
+
+const golden = JSON.parse(readFileSync(new URL('../golden/protocol/v1.json', import.meta.url), 'utf8')) as Record<
+  string,
+  string
+>;
+
+/** Whether a process of this number and name runs; a zombie does not. */
+function aliveAs(pid: number, name: string): boolean {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
+    return stat.includes(`(${name})`) && !stat.includes(') Z ');
+  } catch {
+    return false;
+  }
 }
 
 const badPlan = {
