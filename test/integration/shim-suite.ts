@@ -143,7 +143,7 @@ export function shimSuite(which: Build): void {
             stdinOnce: true,
           });
           const streams = await bench.shim.attach('c');
-          for (let dropped = 0n; dropped < 850_000n;) {
+          for (let dropped = 0n; dropped < 940_000n;) {
             dropped = (await bench.shim.state()).containers[0]?.droppedBytes ?? 0n;
           }
           parseLog(readFileSync(logPath));
