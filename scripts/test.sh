@@ -28,5 +28,5 @@ done
 echo
 # A caller that sums up several runs gets our lines instead of our closing line.
 [ -z "${BERTH_TEST_TOTALS:-}" ] || cat "$summary" >>"$BERTH_TEST_TOTALS"
-node scripts/sum-tests.mjs "$summary" || status=1
+node scripts/sum-tests.mjs "$summary" ${BERTH_TEST_TOTALS:+tests} || status=1
 exit $status

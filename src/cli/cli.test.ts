@@ -28,7 +28,7 @@ const image: Image = {
 const container = {
   id: 'abc123'.padEnd(64, '0'),
   sandboxId: 'p'.repeat(64),
-  config: { metadata: { name: 'web', attempt: 0 }, image: { image: 'hello' } },
+  config: { metadata: { name: 'web', attempt: 0 }, image: { image: 'hello', userSpecifiedImage: 'hello:1' } },
   state: 'running',
   createdAt: BigInt(Date.now() - 120_000) * 1_000_000n,
   imageName: 'hello:1',
