@@ -44,7 +44,7 @@ export async function startBerth(options: PeerOptions & { network: 'cni' | 'buil
   };
   const berth = join(repository, 'bin/berth');
   for (const [name, layout] of Object.entries(options.images)) {
-    execFileSync(berth, ['image', 'import', '--name', name, layout], { env: environment, stdio: ['ignore', 'ignore', 'inherit'] });
+    execFileSync(berth, ['image', 'import', '--name', name, layout], { env: environment, stdio: 'pipe' });
   }
   const daemon = launch(berth, ['serve'], options.dir, environment);
   const client = await connect(socket, daemon, options.dir);

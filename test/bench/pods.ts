@@ -49,7 +49,7 @@ async function main(): Promise<void> {
 
 function prepare(dir: string) {
   const cniConfDir = join(dir, 'cni');
-  for (const name of ['cni', 'b', 'n', 'c']) mkdirSync(join(dir, name));
+  for (const name of ['cni', 'b', 'n', 'c']) mkdirSync(join(dir, name), { mode: 0o700 });
   writeFileSync(join(cniConfDir, '10-bench.conflist'), JSON.stringify(conflist(dir)));
   const app = buildTestImage(join(dir, 'app'), { name: image, cmd: ['sh', '-c', 'echo up; exec sleep 3600'] });
   const pause = buildTestImage(join(dir, 'pause'), { name: pauseImage, entrypoint: ['sleep', '100000'], cmd: [] });
