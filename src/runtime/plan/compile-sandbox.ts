@@ -34,7 +34,7 @@ function outerSteps(options: SandboxPlanOptions, own: ReadonlySet<NamespaceKind>
       cgroupDir: cgroup?.v2Dir ?? '',
       cgroupProcs: cgroup?.v1Procs ?? [],
     },
-    { op: 'hold-namespaces', kinds: namespaces },
+    ...(namespaces.length === 0 ? [] : [{ op: 'hold-namespaces', kinds: namespaces } as const]),
     ...(own.has('net') ? [{ op: 'pin-namespace', kind: 'net', path: options.netnsPin } as const] : []),
     ...(shm === undefined ? [] : [{ op: 'hold-mount', slot: shmSlot, name: shm.name } as const]),
   ];
