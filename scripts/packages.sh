@@ -19,7 +19,7 @@ test|libseccomp2|ls /usr/lib/*/libseccomp.so.2|seccomp programs are compared wit
 check|clang-format|command -v clang-format|checks the layout of the C sources
 vm|qemu-system-x86|command -v qemu-system-x86_64|boots the cgroup v2 test machine
 vm|cpio|command -v cpio|packs the test machine's first file system
-vm|zstd|command -v zstd|unpacks the kernel's modules
+vm|e2fsprogs|command -v mke2fs|writes the test machine's disk
 conformance|umoci|command -v umoci|makes the images that critest runs
 conformance|skopeo|command -v skopeo|pushes them to a registry
 conformance|golang-go|command -v go|builds crictl and critest

@@ -28,15 +28,7 @@ export interface BaseDisk {
 /** Free space the tests get, in megabytes; the file is sparse. */
 const diskMegabytes = 3072;
 
-/** In the order of their dependencies. */
-const diskDrivers = [
-  'virtio',
-  'virtio_ring',
-  'virtio_pci_modern_dev',
-  'virtio_pci_legacy_dev',
-  'virtio_pci',
-  'virtio_blk',
-];
+const diskDrivers = ['virtio_pci', 'virtio_blk'];
 
 export function makeBaseDisk(project: string, cache: string, kernel: Kernel, programs: readonly string[]): BaseDisk {
   const base: BaseDisk = { disk: join(cache, 'base.ext4'), initramfs: join(cache, 'initramfs') };
@@ -116,7 +108,7 @@ function makeInitramfs(project: string, dir: string, kernel: Kernel, file: strin
   rmSync(dir, { recursive: true, force: true });
   for (const name of ['bin', 'proc', 'sys', 'dev', 'lib', 'disk']) mkdirSync(join(dir, name), { recursive: true });
   copyProgram('/bin/busybox', dir);
-  const modules = diskDrivers.flatMap((name) => findModule(kernel.modules, name) ?? []);
+  const modules = modulesInOrder(kernel.modules, diskDrivers);
   for (const path of modules) copyFile(path, join(dir, 'lib', basename(path)));
   writeText(join(dir, 'modules'), modules.map((path) => `${basename(path)}\n`).join(''));
   writeText(join(dir, 'init'), readFileSync(join(project, 'test/vm/initramfs-init.sh'), 'utf8'), 0o755);
@@ -124,10 +116,18 @@ function makeInitramfs(project: string, dir: string, kernel: Kernel, file: strin
   rmSync(dir, { recursive: true });
 }
 
-/** Undefined when the driver is part of the kernel itself. */
-function findModule(modules: string, name: string): string | undefined {
-  const found = readdirSync(modules, { recursive: true, encoding: 'utf8' }).find((path) =>
-    new RegExp(`(^|/)${name.replaceAll('_', '[-_]')}\\.ko$`).test(path),
-  );
-  return found === undefined ? undefined : join(modules, found);
+/** Files of the modules and of all they depend on, those first, by modules.dep. What is built in is not listed there. */
+function modulesInOrder(dir: string, names: readonly string[]): string[] {
+  const needs = new Map<string, string[]>();
+  for (const line of readFileSync(join(dir, 'modules.dep'), 'utf8').split('\n')) {
+    const [path, rest = ''] = line.split(':');
+    if (path !== undefined && path !== '') needs.set(path, rest.split(' ').filter(Boolean));
+  }
+  const ordered = new Set<string>();
+  const add = (path: string): void => {
+    for (const needed of needs.get(path) ?? []) if (!ordered.has(needed)) add(needed);
+    ordered.add(path);
+  };
+  for (const path of needs.keys()) if (names.includes(basename(path, '.ko').replaceAll('-', '_'))) add(path);
+  return [...ordered].map((path) => join(dir, path));
 }
