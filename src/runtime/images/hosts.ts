@@ -59,16 +59,9 @@ export function parseHosts(text: string, dir: string, host: string): readonly En
     const table = fields.table(value, `host.${JSON.stringify(url)}`);
     return fields.endpoint(url, table, `host.${JSON.stringify(url)}`, isSameHost(url, host));
   });
-  const server = root['server'];
-  const named =
-    server === undefined
-      ? fields.endpoint(defaultServer(host), root, 'server', true)
-      : fields.endpoint(
-          fields.string(server, 'server'),
-          root,
-          'server',
-          isSameHost(fields.string(server, 'server'), host),
-        );
+  /* Whoever wrote `server` says that it is the registry, whatever it is called. */
+  const server = root['server'] === undefined ? defaultServer(host) : fields.string(root['server'], 'server');
+  const named = fields.endpoint(server, root, 'server', true);
   return [...mirrors, named];
 }
 
