@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { randomBytes } from 'node:crypto';
+import { randomBytes, randomInt } from 'node:crypto';
 import {
   existsSync,
   mkdirSync,
@@ -511,13 +511,13 @@ export function shimSuite(which: Build): void {
 
       it('serves several agents and survives senders of nonsense', async () => {
         await bench.start('c', containerPlan(['/bin/sleep', '1000']));
-        for (let round = 0; round < 30; round++) {
+        for (let round = 0; round < 200; round++) {
           await new Promise<void>((resolve) => {
             const socket = connect(join(bench.dir, 'shim.sock'));
             socket.on('error', () => resolve());
             socket.on('close', () => resolve());
-            if (round % 2 === 0) socket.write(rawHello);
-            socket.end(nonsense(round));
+            if (round % 5 > 0) socket.write(rawHello);
+            socket.end(nonsense());
             socket.resume();
           });
         }
@@ -588,11 +588,24 @@ const string = (text: string): Buffer => {
 const rawHello = frame(1, 1, Buffer.concat([Buffer.from([1, 0, 0, 0]), string('raw'), Buffer.alloc(4)]));
 const rawAttach = (id: string): Buffer => frame(11, 2, string(id));
 
-/** Frames of every type with a random payload, and bytes that are no frame at all. */
-function nonsense(round: number): Buffer {
-  if (round % 3 === 0) return randomBytes(200);
-  const types = Array.from({ length: 20 }, (_, type) => type).filter((type) => type !== 10);
-  return Buffer.concat(types.map((type) => frame(type, type + 1, randomBytes((round * 7 + type * 13) % 300))));
+/** Golden frames with bytes changed or cut off, in any order, and sometimes bytes that are no frame at all. */
+function nonsense(): Buffer {
+  if (randomInt(10) === 0) return randomBytes(200);
+  const seeds = Object.entries(golden).filter(([name]) => name !== 'shutdown');
+  return Buffer.concat(
+    Array.from({ length: 20 }, () => {
+      const bytes = Buffer.from(seeds[randomInt(seeds.length)]?.[1] ?? '', 'hex');
+      for (let change = randomInt(4); change > 0 && bytes.length > 12; change--) {
+        bytes[12 + randomInt(bytes.length - 12)] = randomInt(256);
+      }
+      const cut = bytes.subarray(
+        0,
+        randomInt(5) === 0 ? Math.min(bytes.length, 12 + randomInt(bytes.length)) : bytes.length,
+      );
+      cut.writeUInt32LE(cut.length - 4, 0);
+      return cut;
+    }),
+  );
 }
 
 /** RTM_GETLINK, NLM_F_REQUEST | NLM_F_DUMP. */

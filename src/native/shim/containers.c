@@ -240,19 +240,14 @@ static int open_streams(struct container *container, bool with_input, struct lau
     return 0;
 }
 
+static const struct process_events events = {launched, failed, exited};
+
 static struct container *container_new(struct connection *connection, uint32_t request)
 {
     struct container *container = calloc(1, sizeof *container);
     if (container == NULL)
         return NULL;
-    struct process *process = &container->process;
-    process->requester = connection->serial;
-    process->request = request;
-    process->pidfd = process->status.fd = -1;
-    process->child_fds[0] = process->child_fds[1] = process->child_fds[2] = -1;
-    process->launched = launched;
-    process->failed = failed;
-    process->exited = exited;
+    process_init(&container->process, &events, connection->serial, request);
     container->out = (struct pump){.source.fd = -1, .take = take_out, .ended = out_ended};
     container->err = (struct pump){.source.fd = -1, .take = take_err, .ended = err_ended};
     container->input.source.fd = -1;

@@ -249,19 +249,14 @@ static int open_streams(struct exec *exec, bool with_input, struct launch_io *io
     return 0;
 }
 
+static const struct process_events events = {launched, failed, exited};
+
 static struct exec *exec_new(struct connection *connection, uint32_t request)
 {
     struct exec *exec = calloc(1, sizeof *exec);
     if (exec == NULL)
         return NULL;
-    struct process *process = &exec->process;
-    process->requester = connection->serial;
-    process->request = request;
-    process->pidfd = process->status.fd = -1;
-    process->child_fds[0] = process->child_fds[1] = process->child_fds[2] = -1;
-    process->launched = launched;
-    process->failed = failed;
-    process->exited = exited;
+    process_init(&exec->process, &events, connection->serial, request);
     exec->out = (struct pump){.source.fd = -1, .take = take_out, .ended = out_ended};
     exec->err = (struct pump){.source.fd = -1, .take = take_err, .ended = err_ended};
     exec->input.source.fd = -1;

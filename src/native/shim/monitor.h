@@ -55,8 +55,17 @@ struct input {
 
 enum phase { LAUNCHING, RUNNING, EXITED };
 
+struct process;
+
+struct process_events {
+    void (*launched)(struct process *process);
+    void (*failed)(struct process *process); /* launch.failure says where; the process is freed by this */
+    void (*exited)(struct process *process);
+};
+
 /* What containers, execs and the pause process have in common: one plan on its way, one process. */
 struct process {
+    const struct process_events *events;
     enum phase phase;
     struct source status; /* while launching */
     struct launch launch;
@@ -72,9 +81,6 @@ struct process {
     int64_t started_at;  /* nanoseconds since the epoch */
     int code;            /* when exited */
     int64_t finished_at;
-    void (*launched)(struct process *process);
-    void (*failed)(struct process *process); /* launch.failure says where; the process is freed by this */
-    void (*exited)(struct process *process);
 };
 
 struct container {
@@ -157,6 +163,7 @@ void monitor_maybe_end(void);
 void monitor_shutdown(uint64_t requester, uint32_t request);
 
 /* processes.c */
+void process_init(struct process *process, const struct process_events *events, uint64_t requester, uint32_t request);
 /* Starts a launch. The frame is taken over. On failure the process is as before and the launch says why. */
 int process_begin(struct process *process, const struct launch_io *io);
 /* Called for each child that ended; tells whose it was. */

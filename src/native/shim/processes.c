@@ -10,6 +10,14 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+void process_init(struct process *process, const struct process_events *events, uint64_t requester, uint32_t request)
+{
+    *process = (struct process){.events = events, .requester = requester, .request = request};
+    process->pidfd = process->status.fd = -1;
+    process->child_fds[0] = process->child_fds[1] = process->child_fds[2] = -1;
+    process->launch = (struct launch){.pid = -1, .pidfd = -1, .status_fd = -1, .console_master = -1, .gate_fd = -1};
+}
+
 bool process_plan(struct process *process, uint8_t *frame, size_t frame_size, const uint8_t *plan, size_t length)
 {
     struct plan_error bad = {UINT32_MAX, "out of memory"};
@@ -56,13 +64,13 @@ static void launch_step(struct process *process)
     }
     launch_over(process);
     if (result < 0) {
-        process->failed(process);
+        process->events->failed(process);
         return;
     }
     process->phase = RUNNING;
     process->started_at = now_realtime();
     process->start_time = process_start_time(process->pid);
-    process->launched(process);
+    process->events->launched(process);
     free_plan(process);
 }
 
@@ -136,7 +144,7 @@ static void process_ended(pid_t pid, int status)
             launch_over(process);
             launch_abort(&process->launch);
             process->launch.failure = (struct launch_failure){UINT32_MAX, 0, 0};
-            process->failed(process);
+            process->events->failed(process);
             return;
         }
         if (process == NULL || process->phase != RUNNING)
@@ -145,7 +153,7 @@ static void process_ended(pid_t pid, int status)
     process->phase = EXITED;
     process->code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
     process->finished_at = now_realtime();
-    process->exited(process);
+    process->events->exited(process);
 }
 
 void process_reap(void)

@@ -73,6 +73,8 @@ static void pause_ended(struct process *process)
     process_close(process);
 }
 
+static const struct process_events pause_events = {held, hold_failed, pause_ended};
+
 static void hold(struct connection *connection, uint32_t request, struct reader *reader)
 {
     size_t plan_length, frame_size;
@@ -86,14 +88,7 @@ static void hold(struct connection *connection, uint32_t request, struct reader 
         return;
     }
     struct process *process = &monitor.pause;
-    memset(process, 0, sizeof *process);
-    process->requester = connection->serial;
-    process->request = request;
-    process->pidfd = process->status.fd = -1;
-    process->child_fds[0] = process->child_fds[1] = process->child_fds[2] = -1;
-    process->launched = held;
-    process->failed = hold_failed;
-    process->exited = pause_ended;
+    process_init(process, &pause_events, connection->serial, request);
     uint8_t *frame = connection_take_body(connection, &frame_size);
     if (!process_plan(process, frame, frame_size, plan, plan_length)) {
         process_close(process);
