@@ -235,6 +235,69 @@ describe('cgroups on this kernel', () => {
     }
   });
 
+  describe('on v2', () => {
+    const path = `${base}/c1`;
+
+    before(function () {
+      if (!onV2()) this.skip();
+    });
+
+    it('writes unified keys verbatim, and takes all back when one is refused', async () => {
+      await cgroups.create(path, { unified: { 'memory.oom.group': '1', 'memory.high': '33554432' } });
+      assert.equal(read('memory', path, 'memory.oom.group'), '1');
+      assert.equal(read('memory', path, 'memory.high'), '33554432');
+      const bad = { 'memory.high': '16777216', 'memory.nonsense': '1' };
+      await assert.rejects(cgroups.update(path, { unified: bad }), /memory\.nonsense: ENOENT/);
+      assert.equal(read('memory', path, 'memory.high'), '33554432');
+    });
+
+    it('limits huge pages and reports them', async () => {
+      await cgroups.create(path, { hugepageLimits: [{ pageSize: '2MB', limitBytes: 4 << 20 }] });
+      assert.equal(read('hugetlb', path, 'hugetlb.2MB.max'), String(4 << 20));
+      const pages = cgroups.stats(path, { detail: true })?.hugetlb.find(({ pageSize }) => pageSize === '2MB');
+      assert.deepEqual(pages, { pageSize: '2MB', usage: 0, limit: 4 << 20 });
+    });
+
+    it('refuses a memory limit that would kill what runs', async () => {
+      const handle = await cgroups.create(path, {});
+      const child = await runIn(handle, 'x=$(head -c 33554432 /dev/zero | tr "\\0" x); echo ready; sleep 100; :');
+      await once(child.stdout ?? child, 'data');
+      await assert.rejects(cgroups.update(path, { memoryLimit: 8 << 20 }), (error) => {
+        assert.ok(isKind(error, 'wrong-state'));
+        assert.match(error.message, /bytes are in use and cannot be reclaimed/);
+        return true;
+      });
+      assert.equal(read('memory', path, 'memory.max'), 'max');
+      assert.equal(child.exitCode, null);
+    });
+
+    it('says that a controller cannot be had below a cgroup with processes', async () => {
+      const parent = await cgroups.create(`${base}/busy`, {});
+      await runIn(parent, 'sleep 100');
+      await assert.rejects(
+        cgroups.create(`${base}/busy/c1`, { memoryLimit: 8 << 20 }),
+        /cgroup\.subtree_control: (EBUSY|ENOTSUP)/,
+      );
+      assert.equal(cgroups.exists(`${base}/busy/c1`), false);
+    });
+
+    it('reports pressure', async () => {
+      await cgroups.create(path, {});
+      const stats = cgroups.stats(path);
+      assert.equal(typeof stats?.cpu.psi?.some.total, 'bigint');
+      assert.equal(stats?.memory.psi?.full.avg10, 0);
+      assert.ok(stats?.io.psi !== undefined);
+    });
+
+    it('changes one half of cpu.max and keeps the other', async () => {
+      await cgroups.create(path, { cpuQuota: 30_000, cpuPeriod: 50_000 });
+      await cgroups.update(path, { cpuQuota: 20_000 });
+      assert.equal(read('cpu', path, 'cpu.max'), '20000 50000');
+      await cgroups.update(path, { cpuQuota: -1 });
+      assert.equal(read('cpu', path, 'cpu.max'), 'max 50000');
+    });
+  });
+
   it('leaves no directory of this test anywhere', async () => {
     await cgroups.create(`${base}/a/b`, {});
     await cgroups.remove(base);

@@ -82,6 +82,7 @@ const kinds: Readonly<Record<string, ErrorKind>> = {
   EINVAL: 'invalid-argument',
   ERANGE: 'invalid-argument',
   EBUSY: 'wrong-state',
+  ENOTSUP: 'wrong-state',
   ENOSPC: 'exhausted',
   EAGAIN: 'exhausted',
   EPERM: 'denied',
