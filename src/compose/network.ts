@@ -15,7 +15,11 @@ import { pluginSpawner } from '../runtime/network/spawn-plugin.js';
 const pluginTimeoutMs = 60_000;
 
 /** Both networks, and the one that decides between them. */
-export function openNetwork(config: Config, native: Native, observer: Observer): { network: PodNetwork; teardown: () => Promise<void> } {
+export function openNetwork(
+  config: Config,
+  native: Native,
+  observer: Observer,
+): { network: PodNetwork; teardown: () => Promise<void> } {
   const note: Observer['note'] = (level, message, facts) => observer.note(level, message, facts);
   const cni = createCniNetwork(
     {

@@ -9,7 +9,11 @@ import type { Cleaners } from './state/residue.js';
 export type CleanerDeps = Pick<Parts, 'cgroups' | 'snapshots' | 'images' | 'shims' | 'network' | 'paths'> & {
   readonly unpin: (path: string) => Promise<void> | void;
   /** The metadata of a pod, as long as anything of it is known. */
-  readonly podIdentity: (sandboxId: string) => { readonly name: string; readonly namespace: string; readonly uid: string };
+  readonly podIdentity: (sandboxId: string) => {
+    readonly name: string;
+    readonly namespace: string;
+    readonly uid: string;
+  };
 };
 
 /** The one table of how each kind of thing on the host is taken away. Every entry may be repeated; gone is success. */

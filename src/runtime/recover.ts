@@ -4,16 +4,18 @@ import type { Observer } from '../kit/observer.js';
 import type { ShimExit, ShimState } from './launch/shim.js';
 import { findStrangers, type OrphanDeps } from './orphans.js';
 import type { Parts } from './parts.js';
+import { releaseNetwork } from './sandbox/release-network.js';
 import type { ContainerRecord, SandboxRecord } from './state/records.js';
 import type { Table } from './state/store.js';
 
-export type RecoverDeps = OrphanDeps & Pick<Parts, 'host' | 'shims' | 'network'> & {
-  readonly tables: { readonly sandboxes: Table<SandboxRecord>; readonly containers: Table<ContainerRecord> };
-  readonly observer: Observer;
-  /** Connects a pod's shim to its records. */
-  readonly takeUp: (sandboxId: string, shim: NonNullable<Awaited<ReturnType<Parts['shims']['connect']>>>) => void;
-  readonly recordExit: (exit: ShimExit) => void;
-};
+export type RecoverDeps = OrphanDeps &
+  Pick<Parts, 'host' | 'shims' | 'network'> & {
+    readonly tables: { readonly sandboxes: Table<SandboxRecord>; readonly containers: Table<ContainerRecord> };
+    readonly observer: Observer;
+    /** Connects a pod's shim to its records. */
+    readonly takeUp: (sandboxId: string, shim: NonNullable<Awaited<ReturnType<Parts['shims']['connect']>>>) => void;
+    readonly recordExit: (exit: ShimExit) => void;
+  };
 
 /**
  * Brings memory, disk and kernel together after a start of the agent. The store says what there should be; shims and
@@ -54,26 +56,24 @@ async function recoverSandbox(record: SandboxRecord, deps: RecoverDeps): Promise
 async function undoSandbox(record: SandboxRecord, deps: RecoverDeps): Promise<void> {
   const { residue, paths } = deps;
   await residue.clean('shim', record.id);
-  await cleanNetwork(record, deps);
+  await releaseNetwork(record, deps);
   await residue.clean('cgroup', record.ownsCgroup ? record.cgroupPath : join(record.cgroupPath, record.id));
   await residue.clean('directory', paths.podDir(record.id));
   deps.registry.deleteSandbox(record.id);
-}
-
-async function cleanNetwork(record: SandboxRecord, deps: RecoverDeps): Promise<void> {
-  if (record.config.security.namespaces.network === 'node') return;
-  await deps.residue.clean('network', record.id);
-  await deps.residue.clean('netns', deps.paths.netnsPin(record.id));
 }
 
 /** The pod's shim is gone (killed, or the machine was restarted): the pod has stopped and its network is free. */
 async function endSandbox(record: SandboxRecord, deps: RecoverDeps): Promise<void> {
   deps.registry.updateSandbox(record.id, { stage: 'stopped' });
   await deps.residue.clean('shim', record.id);
-  await cleanNetwork(record, deps);
+  await releaseNetwork(record, deps);
 }
 
-async function recoverContainer(record: ContainerRecord, state: ShimState | undefined, deps: RecoverDeps): Promise<void> {
+async function recoverContainer(
+  record: ContainerRecord,
+  state: ShimState | undefined,
+  deps: RecoverDeps,
+): Promise<void> {
   const { registry } = deps;
   const seen = state?.containers.find(({ containerId }) => containerId === record.id);
   if (record.stage === 'creating') return await undoContainer(record, deps);

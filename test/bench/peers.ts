@@ -52,7 +52,8 @@ export async function startBerth(options: PeerOptions & { network: 'cni' | 'buil
     name: options.name,
     client,
     pid: daemon.pid ?? 0,
-    podProcessesPss: () => pssOf((words) => (words[0] ?? '').endsWith('berth-shim') && words.some((word) => word.startsWith(options.dir))),
+    podProcessesPss: () =>
+      pssOf((words) => (words[0] ?? '').endsWith('berth-shim') && words.some((word) => word.startsWith(options.dir))),
     stop: () => stop(daemon, client),
   };
 }
@@ -68,8 +69,7 @@ export async function startContainerd(options: PeerOptions): Promise<Peer> {
     name: 'containerd',
     client,
     pid: daemon.pid ?? 0,
-    podProcessesPss: () =>
-      pssOf((words, pid) => words.includes(socket) || parentIsShimOf(pid, socket)),
+    podProcessesPss: () => pssOf((words, pid) => words.includes(socket) || parentIsShimOf(pid, socket)),
     stop: () => stop(daemon, client),
   };
 }
@@ -95,7 +95,9 @@ disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.snapshotter.
 function importIntoContainerd(socket: string, name: string, layout: string, dir: string): void {
   const archive = join(dir, 'image.tar');
   execFileSync('tar', ['-C', layout, '-cf', archive, '.']);
-  execFileSync('ctr', ['-a', socket, '-n', 'k8s.io', 'image', 'import', '--index-name', name, archive], { stdio: 'pipe' });
+  execFileSync('ctr', ['-a', socket, '-n', 'k8s.io', 'image', 'import', '--index-name', name, archive], {
+    stdio: 'pipe',
+  });
 }
 
 function launch(path: string, args: readonly string[], dir: string, env: NodeJS.ProcessEnv): ChildProcess {

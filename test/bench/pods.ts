@@ -53,7 +53,12 @@ function prepare(dir: string) {
   writeFileSync(join(cniConfDir, '10-bench.conflist'), JSON.stringify(conflist(dir)));
   const app = buildTestImage(join(dir, 'app'), { name: image, cmd: ['sh', '-c', 'echo up; exec sleep 3600'] });
   const pause = buildTestImage(join(dir, 'pause'), { name: pauseImage, entrypoint: ['sleep', '100000'], cmd: [] });
-  return { cniConfDir, cniBinDir: '/usr/lib/cni', images: { [image]: app, [pauseImage]: pause }, sandboxImage: pauseImage };
+  return {
+    cniConfDir,
+    cniBinDir: '/usr/lib/cni',
+    images: { [image]: app, [pauseImage]: pause },
+    sandboxImage: pauseImage,
+  };
 }
 
 const conflist = (dir: string) => ({
@@ -65,7 +70,12 @@ const conflist = (dir: string) => ({
       bridge: 'cnibench0',
       isGateway: true,
       ipMasq: true,
-      ipam: { type: 'host-local', dataDir: join(dir, 'ipam'), ranges: [[{ subnet: '10.231.0.0/16' }]], routes: [{ dst: '0.0.0.0/0' }] },
+      ipam: {
+        type: 'host-local',
+        dataDir: join(dir, 'ipam'),
+        ranges: [[{ subnet: '10.231.0.0/16' }]],
+        routes: [{ dst: '0.0.0.0/0' }],
+      },
     },
     { type: 'portmap', capabilities: { portMappings: true } },
   ],
@@ -162,7 +172,10 @@ type Results = Readonly<Record<string, { series: Series; figures: Record<string,
 
 async function measure(berth: Peer, builtin: Peer, containerd: Peer, dir: string): Promise<Results> {
   const results = Object.fromEntries(
-    [berth, builtin, containerd].map((peer) => [peer.name, { series: new Series(), figures: {} as Record<string, number> }]),
+    [berth, builtin, containerd].map((peer) => [
+      peer.name,
+      { series: new Series(), figures: {} as Record<string, number> },
+    ]),
   );
   const of = (peer: Peer) => results[peer.name] ?? { series: new Series(), figures: {} };
   const warmUp = new Series();
@@ -235,10 +248,18 @@ async function report(results: Results, dir: string): Promise<void> {
     `${compareTable(['berth built-in network', 'containerd CNI'], measures('builtin'), pick(measures('containerd'), measures('builtin')))}\n\n`,
   );
   for (const [name, { figures }] of Object.entries(summaries)) {
-    for (const [figure, value] of Object.entries(figures)) process.stdout.write(`${name}: ${figure}: ${value.toFixed(1)}\n`);
+    for (const [figure, value] of Object.entries(figures))
+      process.stdout.write(`${name}: ${figure}: ${value.toFixed(1)}\n`);
   }
   mkdirSync(dirname(flags.json), { recursive: true });
-  const machine = { cpus: cpus().length, kernel: release(), node: process.version, rounds, podCount, dir: dirname(dir) };
+  const machine = {
+    cpus: cpus().length,
+    kernel: release(),
+    node: process.version,
+    rounds,
+    podCount,
+    dir: dirname(dir),
+  };
   writeFileSync(flags.json, JSON.stringify({ machine, ...summaries }, undefined, 2));
 }
 

@@ -43,7 +43,10 @@ describe('pods and containers on the kernel', function () {
     security: { ...podConfig(testHost.dir).security, namespaces: options },
   });
   const run = async (changes: Partial<PodSandboxConfig> = {}): Promise<string> => {
-    const id = await host.runtime.sandboxes.run({ config: podConfig(testHost.dir, changes), runtimeHandler: '' }, call());
+    const id = await host.runtime.sandboxes.run(
+      { config: podConfig(testHost.dir, changes), runtimeHandler: '' },
+      call(),
+    );
     pods.push(id);
     return id;
   };
@@ -77,7 +80,11 @@ describe('pods and containers on the kernel', function () {
       // PID 1 of its own namespace ignores what it sends itself, so the shell goes on and ends with 0.
       assert.equal(result.code, 0);
       const pod = await run(withNamespaces(namespaces({ pid: 'pod' })));
-      const shared = await runToEnd(host, pod, containerConfig('kill -TERM $$', { security: { namespaces: namespaces({ pid: 'pod' }) } }));
+      const shared = await runToEnd(
+        host,
+        pod,
+        containerConfig('kill -TERM $$', { security: { namespaces: namespaces({ pid: 'pod' }) } }),
+      );
       assert.equal(shared.code, 143);
     });
 
@@ -95,11 +102,14 @@ describe('pods and containers on the kernel', function () {
 
     it('has hostname, hosts, resolv.conf, environment, user and working directory', async () => {
       const pod = await run({ hostname: 'web-0', dns: { servers: ['10.9.9.9'], searches: ['a.test'], options: [] } });
-      const config = containerConfig('hostname; cat /etc/hostname /etc/resolv.conf; grep web-0 /etc/hosts; pwd; id; echo "$A $HOME"', {
-        env: [{ key: 'A', value: Buffer.from('b') }],
-        workingDir: '/tmp',
-        security: { runAsUser: 33, supplementalGroups: [77] },
-      });
+      const config = containerConfig(
+        'hostname; cat /etc/hostname /etc/resolv.conf; grep web-0 /etc/hosts; pwd; id; echo "$A $HOME"',
+        {
+          env: [{ key: 'A', value: Buffer.from('b') }],
+          workingDir: '/tmp',
+          security: { runAsUser: 33, supplementalGroups: [77] },
+        },
+      );
       const { output, code } = await runToEnd(host, pod, config);
       assert.equal(code, 0, output);
       const ip = host.runtime.sandboxes.status(pod).ips[0] ?? '';
@@ -114,10 +124,16 @@ describe('pods and containers on the kernel', function () {
       const obedient = await start(pod, containerConfig('trap "exit 5" TERM; while :; do sleep 0.05; done'));
       await host.runtime.containers.stop(obedient, 10, call());
       assert.equal(host.runtime.containers.status(obedient).exit?.code, 5);
-      const usr1 = await start(pod, containerConfig('trap "exit 6" USR1; while :; do sleep 0.05; done', { stopSignal: 'SIGUSR1' }));
+      const usr1 = await start(
+        pod,
+        containerConfig('trap "exit 6" USR1; while :; do sleep 0.05; done', { stopSignal: 'SIGUSR1' }),
+      );
       await host.runtime.containers.stop(usr1, 10, call());
       assert.equal(host.runtime.containers.status(usr1).exit?.code, 6);
-      const stubborn = await start(pod, containerConfig('trap "" TERM; (while :; do sleep 1; done) & while :; do sleep 0.1; done'));
+      const stubborn = await start(
+        pod,
+        containerConfig('trap "" TERM; (while :; do sleep 1; done) & while :; do sleep 0.1; done'),
+      );
       await host.runtime.containers.stop(stubborn, 1, call());
       assert.equal(host.runtime.containers.status(stubborn).exit?.code, 137);
       assert.deepEqual(host.parts.cgroups.pids(host.parts.registry.container(stubborn).record.cgroupPath), []);
@@ -127,10 +143,13 @@ describe('pods and containers on the kernel', function () {
 
     it('answers exec with output, code and timeout', async () => {
       const id = await start(await run(), containerConfig('sleep 1000'));
-      assert.deepEqual(await exec(id, 'sh', '-c', 'echo hi; echo no >&2; exit 3'), { stdout: 'hi\n', stderr: 'no\n', exitCode: 3 });
-      await assert.rejects(
-        host.runtime.containers.execSync(id, ['sleep', '60'], 1, call()),
-        (error) => isKind(error, 'deadline'),
+      assert.deepEqual(await exec(id, 'sh', '-c', 'echo hi; echo no >&2; exit 3'), {
+        stdout: 'hi\n',
+        stderr: 'no\n',
+        exitCode: 3,
+      });
+      await assert.rejects(host.runtime.containers.execSync(id, ['sleep', '60'], 1, call()), (error) =>
+        isKind(error, 'deadline'),
       );
       assert.equal(host.runtime.containers.status(id).state, 'running');
       assert.doesNotMatch((await exec(id, 'ps')).stdout, /sleep 60/);
@@ -138,7 +157,11 @@ describe('pods and containers on the kernel', function () {
     });
 
     it('runs with a terminal', async () => {
-      const { output, code } = await runToEnd(host, await run(), containerConfig('tty; test -t 1 && echo yes; echo $TERM', { tty: true }));
+      const { output, code } = await runToEnd(
+        host,
+        await run(),
+        containerConfig('tty; test -t 1 && echo yes; echo $TERM', { tty: true }),
+      );
       assert.equal(code, 0);
       assert.match(output, /\/dev\/(pts\/0|console)\r\nyes\r\nxterm\r\n/);
     });
@@ -184,7 +207,8 @@ describe('pods and containers on the kernel', function () {
       const options = namespaces({ network: 'node', pid: 'node', ipc: 'node' });
       const pod = await run({ ...withNamespaces(options), hostname: '' });
       const id = await start(pod, containerConfig('sleep 1000', { security: { namespaces: options } }));
-      for (const kind of ['net', 'ipc', 'uts', 'pid']) assert.equal(namespaceOf(pidOf(id), kind), namespaceOf('self', kind));
+      for (const kind of ['net', 'ipc', 'uts', 'pid'])
+        assert.equal(namespaceOf(pidOf(id), kind), namespaceOf('self', kind));
       assert.match((await exec(id, 'cat', `/proc/${process.pid}/comm`)).stdout, /node|mocha|MainThread/);
     });
 
@@ -193,33 +217,55 @@ describe('pods and containers on the kernel', function () {
       const client = await run();
       const ip = host.runtime.sandboxes.status(server).ips[0] ?? '';
       await start(server, containerConfig('while :; do echo pong | nc -l -p 7000; done'));
-      const { output } = await runToEnd(host, client, containerConfig(`for i in 1 2 3 4 5 6 7 8 9; do nc -w 2 ${ip} 7000 && exit 0; sleep 0.2; done`));
+      const { output } = await runToEnd(
+        host,
+        client,
+        containerConfig(`for i in 1 2 3 4 5 6 7 8 9; do nc -w 2 ${ip} 7000 && exit 0; sleep 0.2; done`),
+      );
       assert.equal(output, 'pong\n');
     });
 
     it('sysctls reach the pod’s namespaces, others are refused', async () => {
-      const pod = await run({ sysctls: { 'kernel.shm_rmid_forced': '1', 'net.ipv4.ip_local_port_range': '2000 3000' } });
+      const pod = await run({
+        sysctls: { 'kernel.shm_rmid_forced': '1', 'net.ipv4.ip_local_port_range': '2000 3000' },
+      });
       const { output } = await runToEnd(
         host,
         pod,
-        containerConfig('cat /proc/sys/kernel/shm_rmid_forced /proc/sys/net/ipv4/ip_local_port_range /proc/sys/net/ipv4/ip_unprivileged_port_start'),
+        containerConfig(
+          'cat /proc/sys/kernel/shm_rmid_forced /proc/sys/net/ipv4/ip_local_port_range /proc/sys/net/ipv4/ip_unprivileged_port_start',
+        ),
       );
       assert.equal(output, '1\n2000\t3000\n0\n');
-      await assert.rejects(run({ sysctls: { 'kernel.core_pattern': 'x' } }), (error) => isKind(error, 'invalid-argument'));
+      await assert.rejects(run({ sysctls: { 'kernel.core_pattern': 'x' } }), (error) =>
+        isKind(error, 'invalid-argument'),
+      );
     });
   });
 
   describe('security', () => {
     const status = async (security: Partial<ContainerConfig['security']>): Promise<string> =>
-      (await runToEnd(host, await run(), containerConfig('grep -E "^(Cap|NoNewPrivs|Seccomp:|Uid|Groups)" /proc/self/status', { security }))).output;
+      (
+        await runToEnd(
+          host,
+          await run(),
+          containerConfig('grep -E "^(Cap|NoNewPrivs|Seccomp:|Uid|Groups)" /proc/self/status', { security }),
+        )
+      ).output;
 
     it('capabilities: defaults, added, dropped, ambient, never inheritable', async () => {
-      assert.match(await status({}), /CapInh:\t0000000000000000\nCapPrm:\t00000000a80425fb\nCapEff:\t00000000a80425fb\nCapBnd:\t00000000a80425fb\nCapAmb:\t0000000000000000/);
+      assert.match(
+        await status({}),
+        /CapInh:\t0000000000000000\nCapPrm:\t00000000a80425fb\nCapEff:\t00000000a80425fb\nCapBnd:\t00000000a80425fb\nCapAmb:\t0000000000000000/,
+      );
       const none = await status({ capabilities: { add: [], drop: ['ALL'], addAmbient: [] } });
       assert.match(none, /CapEff:\t0000000000000000/);
       const one = await status({ capabilities: { add: ['CAP_NET_ADMIN'], drop: ['ALL'], addAmbient: [] } });
       assert.match(one, /CapEff:\t0000000000001000/);
-      const ambient = await status({ runAsUser: 33, capabilities: { add: [], drop: ['ALL'], addAmbient: ['CAP_NET_ADMIN'] } });
+      const ambient = await status({
+        runAsUser: 33,
+        capabilities: { add: [], drop: ['ALL'], addAmbient: ['CAP_NET_ADMIN'] },
+      });
       assert.match(ambient, /CapEff:\t0000000000001000[^]*CapAmb:\t0000000000001000/);
       const user = await status({ runAsUser: 33 });
       assert.match(user, /CapEff:\t0000000000000000/);
@@ -245,16 +291,23 @@ describe('pods and containers on the kernel', function () {
       const { output } = await runToEnd(
         host,
         await run(),
-        containerConfig('cat /proc/kcore | head -c 1 | wc -c; ls /sys/firmware | wc -l; echo 1 > /proc/sys/kernel/domainname || echo ro', {
-          security: { maskedPaths: ['/proc/kcore', '/sys/firmware', '/none'], readonlyPaths: ['/proc/sys'] },
-        }),
+        containerConfig(
+          'cat /proc/kcore | head -c 1 | wc -c; ls /sys/firmware | wc -l; echo 1 > /proc/sys/kernel/domainname || echo ro',
+          {
+            security: { maskedPaths: ['/proc/kcore', '/sys/firmware', '/none'], readonlyPaths: ['/proc/sys'] },
+          },
+        ),
       );
       assert.match(output, /0\n0\n/);
       assert.match(output, /ro\n/);
     });
 
     it('read-only root', async () => {
-      const { output } = await runToEnd(host, await run(), containerConfig('touch /x 2>&1; touch /dev/shm/y && echo shm', { security: { readonlyRootfs: true } }));
+      const { output } = await runToEnd(
+        host,
+        await run(),
+        containerConfig('touch /x 2>&1; touch /dev/shm/y && echo shm', { security: { readonlyRootfs: true } }),
+      );
       assert.match(output, /Read-only file system\nshm/);
     });
 
@@ -277,9 +330,12 @@ describe('pods and containers on the kernel', function () {
       const { output } = await runToEnd(
         host,
         await run({ security: { ...podConfig(testHost.dir).security, privileged: true } }),
-        containerConfig('grep CapEff /proc/self/status; mount -t tmpfs none /mnt 2>&1 || mkdir -p /mnt && mount -t tmpfs none /mnt && echo mounted; test -e /dev/kmsg && echo kmsg', {
-          security: { privileged: true, seccomp: { kind: 'runtime-default' } },
-        }),
+        containerConfig(
+          'grep CapEff /proc/self/status; mount -t tmpfs none /mnt 2>&1 || mkdir -p /mnt && mount -t tmpfs none /mnt && echo mounted; test -e /dev/kmsg && echo kmsg',
+          {
+            security: { privileged: true, seccomp: { kind: 'runtime-default' } },
+          },
+        ),
       );
       assert.match(output, /mounted/);
       assert.match(output, /kmsg/);
@@ -289,9 +345,12 @@ describe('pods and containers on the kernel', function () {
   describe('resources', () => {
     it('limits are in force and can be changed', async () => {
       const pod = await run();
-      const id = await start(pod, containerConfig('sleep 1000', {
-        resources: { memoryLimit: 64 << 20, cpuShares: 512, cpuPeriod: 100_000, cpuQuota: 50_000, cpusetCpus: '0' },
-      }));
+      const id = await start(
+        pod,
+        containerConfig('sleep 1000', {
+          resources: { memoryLimit: 64 << 20, cpuShares: 512, cpuPeriod: 100_000, cpuQuota: 50_000, cpusetCpus: '0' },
+        }),
+      );
       const stats = await host.runtime.containers.stats(id);
       assert.equal(stats.memory?.availableBytes !== undefined, true);
       assert.ok((stats.cpu?.usageCoreNanoSeconds ?? 0n) > 0n);
@@ -305,7 +364,9 @@ describe('pods and containers on the kernel', function () {
       const result = await runToEnd(
         host,
         await run(),
-        containerConfig('head -c 200m /dev/zero | tail > /dev/null; exit $?', { resources: { memoryLimit: 24 << 20, memorySwapLimit: 24 << 20 } }),
+        containerConfig('head -c 200m /dev/zero | tail > /dev/null; exit $?', {
+          resources: { memoryLimit: 24 << 20, memorySwapLimit: 24 << 20 },
+        }),
       );
       assert.equal(result.reason, 'OOMKilled');
       assert.notEqual(result.code, 0);
@@ -315,12 +376,16 @@ describe('pods and containers on the kernel', function () {
   describe('requests', () => {
     it('a retry joins the first attempt', async () => {
       const config = podConfig(testHost.dir);
-      const ids = await Promise.all([1, 2, 3].map(() => host.runtime.sandboxes.run({ config, runtimeHandler: '' }, call())));
+      const ids = await Promise.all(
+        [1, 2, 3].map(() => host.runtime.sandboxes.run({ config, runtimeHandler: '' }, call())),
+      );
       pods.push(ids[0] ?? '');
       assert.equal(new Set(ids).size, 1);
       assert.equal(await host.runtime.sandboxes.run({ config, runtimeHandler: '' }, call()), ids[0]);
       const container = containerConfig('true');
-      const created = await Promise.all([1, 2].map(() => host.runtime.containers.create({ sandboxId: ids[0] ?? '', config: container }, call())));
+      const created = await Promise.all(
+        [1, 2].map(() => host.runtime.containers.create({ sandboxId: ids[0] ?? '', config: container }, call())),
+      );
       assert.equal(new Set(created).size, 1);
     });
 
@@ -329,11 +394,17 @@ describe('pods and containers on the kernel', function () {
       await start(pod, containerConfig('sleep 1000'));
       for (let i = 0; i < 2; i++) await host.runtime.sandboxes.stop(pod, call());
       assert.equal(host.runtime.sandboxes.status(pod).state, 'not-ready');
-      assert.deepEqual(host.runtime.containers.list({ sandboxId: pod }).map(({ state }) => state), ['exited']);
+      assert.deepEqual(
+        host.runtime.containers.list({ sandboxId: pod }).map(({ state }) => state),
+        ['exited'],
+      );
       for (let i = 0; i < 2; i++) await host.runtime.sandboxes.remove(pod, call());
       await host.runtime.sandboxes.remove('nothing', call());
       await host.runtime.containers.remove('nothing', call());
-      assert.throws(() => host.runtime.sandboxes.status(pod), (error) => isKind(error, 'not-found'));
+      assert.throws(
+        () => host.runtime.sandboxes.status(pod),
+        (error) => isKind(error, 'not-found'),
+      );
     });
 
     it('twenty pods at once', async () => {

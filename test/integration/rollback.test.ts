@@ -1,7 +1,15 @@
 import assert from 'node:assert/strict';
 import type { Observer } from '../../src/kit/observer.js';
 import { silentObserver } from '../../src/kit/observer.js';
-import { call, containerConfig, makeTestHost, podConfig, traces, type OpenHost, type TestHost } from '../support/runtime.js';
+import {
+  call,
+  containerConfig,
+  makeTestHost,
+  podConfig,
+  traces,
+  type OpenHost,
+  type TestHost,
+} from '../support/runtime.js';
 
 /** Fails the n-th step, before or after its work was done. */
 function breaking(n: number, when: 'before' | 'after'): Observer & { readonly broken: () => string | undefined } {
@@ -71,7 +79,9 @@ describe('every step broken once', function () {
       const steps: string[] = [];
       for (let n = 0; n < 40; n++) {
         const observer = breaking(n, when);
-        const created = await host.runtime.containers.create({ sandboxId: pod, config }, call(observer)).catch(() => undefined);
+        const created = await host.runtime.containers
+          .create({ sandboxId: pod, config }, call(observer))
+          .catch(() => undefined);
         if (created !== undefined && observer.broken() === undefined) break;
         assert.equal(created, undefined);
         steps.push(observer.broken() ?? '');
@@ -87,7 +97,10 @@ describe('every step broken once', function () {
       const before = traces(testHost);
       const pod = await host.runtime.sandboxes.run({ config: podConfig(testHost.dir), runtimeHandler: '' }, call());
       for (let n = 0; n < 40; n++) {
-        const id = await host.runtime.containers.create({ sandboxId: pod, config: containerConfig('sleep 100') }, call());
+        const id = await host.runtime.containers.create(
+          { sandboxId: pod, config: containerConfig('sleep 100') },
+          call(),
+        );
         const observer = breaking(n, when);
         const failed = await host.runtime.containers.start(id, call(observer)).then(
           () => false,

@@ -109,7 +109,9 @@ export function podConfig(dir: string, changes: Partial<PodSandboxConfig> = {}):
 /** A container of the test image that runs a shell script. */
 export function containerConfig(
   script: string,
-  changes: Partial<Omit<ContainerConfig, 'security'>> & { readonly security?: Partial<ContainerConfig['security']> } = {},
+  changes: Partial<Omit<ContainerConfig, 'security'>> & {
+    readonly security?: Partial<ContainerConfig['security']>;
+  } = {},
 ): ContainerConfig {
   const { security, ...rest } = changes;
   return {

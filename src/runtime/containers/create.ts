@@ -34,7 +34,11 @@ export type CreateContainerDeps = Pick<
  * CreateContainer: everything but running. The spec is built, checked and compiled here, so that every mistake it can
  * hold shows now; StartContainer only executes.
  */
-export async function createContainer(input: CreateContainerInput, deps: CreateContainerDeps, call: Call): Promise<string> {
+export async function createContainer(
+  input: CreateContainerInput,
+  deps: CreateContainerDeps,
+  call: Call,
+): Promise<string> {
   const { registry, residue, images, snapshots, paths, host } = deps;
   const sandbox = registry.sandbox(input.sandboxId);
   if (sandbox.record.stage !== 'ready') {
@@ -105,7 +109,8 @@ function findImage(input: CreateContainerInput, deps: CreateContainerDeps): Imag
   if (input.rootfs !== undefined) return undefined;
   const reference = input.config.image.image;
   const image = deps.images.resolve(reference);
-  if (image === undefined) throw new RuntimeError('not-found', `config.image.image: image "${reference}" is not on this node`);
+  if (image === undefined)
+    throw new RuntimeError('not-found', `config.image.image: image "${reference}" is not on this node`);
   return image;
 }
 

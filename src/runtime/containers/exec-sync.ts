@@ -9,10 +9,7 @@ import { encodePlan } from '../plan/wire.js';
 import { joinFacts } from './launch-facts.js';
 import { decodeSpec } from './spec-json.js';
 
-export type ExecSyncDeps = Pick<
-  Parts,
-  'settings' | 'paths' | 'host' | 'registry' | 'cgroups' | 'seccomp' | 'kernel'
->;
+export type ExecSyncDeps = Pick<Parts, 'settings' | 'paths' | 'host' | 'registry' | 'cgroups' | 'seccomp' | 'kernel'>;
 
 /**
  * ExecSync: a join plan through the shim. The command gets the container's environment, user, capabilities and seccomp
@@ -32,7 +29,9 @@ export async function execSync(
     throw new RuntimeError('wrong-state', `container ${record.id} is not running`);
   }
   const plan = await call.observer.step('compile join plan', async () => {
-    const spec = decodeSpec(await readFile(join(deps.paths.bundle(record.sandboxId, record.id), 'config.json'), 'utf8'));
+    const spec = decodeSpec(
+      await readFile(join(deps.paths.bundle(record.sandboxId, record.id), 'config.json'), 'utf8'),
+    );
     return encodePlan(compileExecPlan(spec, joinFacts(record, spec, { args: command, terminal: false }, deps)));
   });
   const result = await call.observer.step('execute', () =>

@@ -46,7 +46,8 @@ async function readPlainFile(path: string): Promise<Buffer | undefined> {
 export function gatherMounts(mounts: readonly Mount[]): Promise<Mount[]> {
   return Promise.all(
     mounts.map(async (mount, index) => {
-      if (mount.image !== undefined) throw invalid(`config.mounts[${index}].image`, 'image volumes are not offered yet');
+      if (mount.image !== undefined)
+        throw invalid(`config.mounts[${index}].image`, 'image volumes are not offered yet');
       const field = `config.mounts[${index}].host_path`;
       const hostPath = await hostPathOf(mount.hostPath, field);
       return { ...mount, hostPath };
@@ -95,7 +96,15 @@ async function devicesAt(hostPath: string, containerPath: string, access: string
 
 /** Below /dev, without what every container has of its own and without links. */
 async function hostDevices(dir: string): Promise<HostDevice[]> {
-  const own = new Set(['/dev/pts', '/dev/shm', '/dev/mqueue', '/dev/console', '/dev/fd', '/dev/.udev', '/dev/hugepages']);
+  const own = new Set([
+    '/dev/pts',
+    '/dev/shm',
+    '/dev/mqueue',
+    '/dev/console',
+    '/dev/fd',
+    '/dev/.udev',
+    '/dev/hugepages',
+  ]);
   const entries = await readdir(dir, { withFileTypes: true });
   const found = await Promise.all(
     entries.map(async (entry) => {

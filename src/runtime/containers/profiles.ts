@@ -10,7 +10,8 @@ export async function seccompFor(
 ): Promise<unknown> {
   const profile = security.seccomp;
   if (security.privileged || profile === undefined || profile.kind === 'unconfined') return undefined;
-  const names = processCapabilities(security, deps.host.capabilities.all, deps.settings.defaultCapabilities).effective ?? [];
+  const names =
+    processCapabilities(security, deps.host.capabilities.all, deps.settings.defaultCapabilities).effective ?? [];
   if (profile.kind === 'runtime-default') return deps.seccomp.runtimeDefault(names);
   return await deps.seccomp.localhost(profile.localhostRef ?? '', names);
 }

@@ -18,7 +18,10 @@ export async function removeContainer(idOrPrefix: string, deps: RemoveContainerD
   await observer.step('kill', () => killContainer(id, deps));
   // The shim first, so that no log or exit record is written once the container is gone.
   await observer.step('forget in shim', async () => {
-    await registry.findSandbox(sandboxId)?.shim?.forget(id).catch(() => undefined);
+    await registry
+      .findSandbox(sandboxId)
+      ?.shim?.forget(id)
+      .catch(() => undefined);
   });
   await observer.step('remove cgroup', () => residue.clean('cgroup', cgroupPath));
   if (imageId !== '') {

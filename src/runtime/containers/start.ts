@@ -29,8 +29,11 @@ export async function startContainer(idOrPrefix: string, deps: StartContainerDep
   const observer = new StepRecorder(call.observer);
   registry.updateContainer(record.id, { stage: 'starting' });
   try {
-    const plan = await observer.step('read plan', () => readFile(join(deps.paths.bundle(sandbox.record.id, record.id), 'plan')));
-    if (record.logPath !== '') await observer.step('make log directory', () => mkdir(dirname(record.logPath), { recursive: true, mode: 0o755 }));
+    const plan = await observer.step('read plan', () =>
+      readFile(join(deps.paths.bundle(sandbox.record.id, record.id), 'plan')),
+    );
+    if (record.logPath !== '')
+      await observer.step('make log directory', () => mkdir(dirname(record.logPath), { recursive: true, mode: 0o755 }));
     const started = await observer.step('execute plan', () =>
       shim.start(
         {

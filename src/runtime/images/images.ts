@@ -104,21 +104,22 @@ export async function openImages(options: ImagesOptions): Promise<Images> {
   const closing = new AbortController();
 
   const collect = (): void => collectGarbage(content, snapshotter, store, leases, holds);
-  const publish = (): void => {
-    content.writeIndex(layoutIndex(store)).catch((error: unknown) => {
+  /* For other tools only: an image does not fail for it. */
+  const publish = async (): Promise<void> => {
+    await content.writeIndex(layoutIndex(store)).catch((error: unknown) => {
       observer.note('warn', `write index.json of the content store: ${messageOf(error)}`);
     });
   };
   const signalOf = (call: Call): AbortSignal => AbortSignal.any([call.signal, closing.signal]);
   collect();
-  publish();
+  await publish();
 
   return {
     async pull(reference, auth, annotations, call, onProgress = () => undefined) {
       const key = `${formatReference(parseReference(reference))} ${fingerprint([auth, annotations])}`;
       return await pulls.join(key, signalOf(call), onProgress, async (signal, report) => {
         const image = await pullImage({ reference, auth, annotations }, deps, { ...call, signal }, report);
-        publish();
+        await publish();
         return image;
       });
     },
@@ -126,7 +127,7 @@ export async function openImages(options: ImagesOptions): Promise<Images> {
       const key = fingerprint([path, importOptions, performance.now()]);
       return await imports.join(key, signalOf(call), onProgress, async (signal, report) => {
         const images = await importImages(path, importOptions, deps, { ...call, signal }, report);
-        publish();
+        await publish();
         collect();
         return images;
       });
@@ -137,7 +138,7 @@ export async function openImages(options: ImagesOptions): Promise<Images> {
       const image = store.resolve(refOrId);
       if (image === undefined) return;
       await call.observer.step('delete image record', () => store.delete(image.id));
-      publish();
+      await publish();
       await call.observer.step('free content and layers', collect);
     },
     hold: holds.hold,

@@ -1,6 +1,9 @@
 import type { Call } from '../../kit/call.js';
+import { withDeadline } from '../../kit/deadline.js';
 import { RuntimeError } from '../../kit/errors.js';
-import type { RequestOptions, ShimConnection, ShimRefusal } from './connection.js';
+import { stepName } from '../plan/explain.js';
+import { decodePlan } from '../plan/wire.js';
+import type { ShimConnection, ShimRefusal } from './connection.js';
 import { PayloadReader, PayloadWriter, errorKinds, frameTypes, type Frame } from './frames.js';
 import { PlanFailed, explainPlainly, locateFailure, type ExplainFailure } from './plan-failed.js';
 import type {
@@ -21,6 +24,8 @@ export interface ShimClientOptions {
   /** Opens another connection, greeted, for one stream. */
   readonly openStream: () => Promise<ShimConnection>;
   readonly explain?: ExplainFailure;
+  /** Milliseconds the shim may take over requests that it answers at once. */
+  readonly answerTimeoutMs: number;
 }
 
 const stdout = 1;
@@ -42,8 +47,12 @@ export function shimClient(options: ShimClientOptions): Shim {
     (plan: Uint8Array): ((refusal: ShimRefusal) => Error) =>
     (refusal) =>
       planError(plan, refusal, explain);
-  const simple = async (type: number, payload: PayloadWriter, requestOptions: RequestOptions = {}): Promise<void> =>
-    void (await connection.request(type, payload.parts, requestOptions));
+  /** For what the shim answers at once: one that does not is stuck, and so would its caller be. */
+  const quick = (type: number, payload: PayloadWriter): Promise<PayloadReader> =>
+    withDeadline(`shim of pod ${options.sandboxId}`, options.answerTimeoutMs, (signal) =>
+      connection.request(type, payload.parts, { signal }),
+    );
+  const simple = async (type: number, payload: PayloadWriter): Promise<void> => void (await quick(type, payload));
 
   return {
     sandboxId: options.sandboxId,
@@ -55,14 +64,14 @@ export function shimClient(options: ShimClientOptions): Shim {
       });
       const pausePid = answer.u32();
       answer.u64();
-      return { pausePid, warnings: readWarnings(answer) };
+      return { pausePid, warnings: readWarnings(answer, plan) };
     },
     async start(request, call) {
       const answer = await connection.request(frameTypes.start, encodeStart(request), {
         signal: call.signal,
         onRefusal: planFailure(request.plan),
       });
-      return readStarted(answer);
+      return readStarted(answer, request.plan);
     },
     execSync: (request, call) => execSync(connection, request, call, planFailure(request.plan)),
     async signal(containerId, signal, all) {
@@ -83,11 +92,11 @@ export function shimClient(options: ShimClientOptions): Shim {
     async netlink(messages) {
       const payload = new PayloadWriter().u32(messages.length);
       messages.forEach((message) => payload.bytes(message));
-      const answer = await connection.request(frameTypes.netlink, payload.parts);
+      const answer = await quick(frameTypes.netlink, payload);
       return answer.list(() => Uint8Array.from(answer.bytes()));
     },
     async state() {
-      return readState(await connection.request(frameTypes.state, []));
+      return readState(await quick(frameTypes.state, new PayloadWriter()));
     },
     async forget(containerId) {
       await simple(frameTypes.forget, new PayloadWriter().string(containerId));
@@ -102,7 +111,7 @@ export function shimClient(options: ShimClientOptions): Shim {
       if (!connection.open) return;
       leaving = true;
       try {
-        await simple(frameTypes.shutdown, new PayloadWriter());
+        await connection.request(frameTypes.shutdown, []);
       } catch (error) {
         if (!(error instanceof RuntimeError && error.kind === 'unavailable')) throw error;
       } finally {
@@ -177,20 +186,26 @@ const encodeStart = (request: StartRequest): readonly Uint8Array[] =>
     .string(request.cgroupDir ?? '').parts;
 
 /** Kind 1 is a clamped value; newer shims may know more. */
-function readWarnings(reader: PayloadReader): readonly string[] {
+function readWarnings(reader: PayloadReader, plan: Uint8Array): readonly string[] {
   return reader.list(() => {
-    const step = reader.u32();
+    const step = nameOfStep(plan, reader.u32());
     const kind = reader.u32();
     const [wanted, got] = [reader.i64(), reader.i64()];
-    return kind === 1 ? `step ${step}: asked for ${wanted}, ${got} is in force` : `step ${step}: warning ${kind}`;
+    return kind === 1 ? `${step}: asked for ${wanted}, ${got} is in force` : `${step}: warning ${kind}`;
   });
 }
 
-const readStarted = (reader: PayloadReader): StartedProcess => ({
+function nameOfStep(plan: Uint8Array, index: number): string {
+  const { outer, inner } = decodePlan(plan);
+  const step = [...outer, ...inner][index];
+  return step === undefined ? `step ${index}` : stepName(step);
+}
+
+const readStarted = (reader: PayloadReader, plan: Uint8Array): StartedProcess => ({
   pid: reader.u32(),
   startTime: reader.u64(),
   startedAt: reader.u64(),
-  warnings: readWarnings(reader),
+  warnings: readWarnings(reader, plan),
   stepNanos: reader.list(() => Number(reader.u64())),
 });
 

@@ -55,6 +55,7 @@ export function openSupervisor(options: SupervisorOptions): Supervisor {
       sandboxId,
       pid,
       connection,
+      answerTimeoutMs: timeoutMs,
       openStream: async () => (await greet(sandboxId, path, false, native, timeoutMs)).connection,
       ...(options.explain === undefined ? {} : { explain: options.explain }),
     });

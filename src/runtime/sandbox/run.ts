@@ -32,7 +32,7 @@ export type RunPodSandboxDeps = Pick<
  */
 export async function runPodSandbox(input: RunPodSandboxInput, deps: RunPodSandboxDeps, call: Call): Promise<string> {
   const { config } = input;
-  const { registry, residue, paths, host, cgroups } = deps;
+  const { registry, residue, paths, host } = deps;
   const observer = new StepRecorder(call.observer);
   const undo = new Undo(observer);
   const id = host.newId();

@@ -1,11 +1,12 @@
 import type { Parts } from '../parts.js';
 import type { Shim, ShimExit } from '../launch/shim.js';
+import { releaseNetwork } from './release-network.js';
 import { exitReason } from '../registry.js';
 
 /** Name under which a pod's shim holds the mount of its /dev/shm. */
 export const shmName = 'shm';
 
-export type ShimEventDeps = Pick<Parts, 'registry' | 'cgroups' | 'host' | 'settings'> & {
+export type ShimEventDeps = Pick<Parts, 'registry' | 'cgroups' | 'host' | 'residue' | 'paths'> & {
   readonly note?: (message: string) => void;
 };
 
@@ -47,4 +48,5 @@ export async function podLost(sandboxId: string, reason: string, deps: ShimEvent
       exit: { code: 137, finishedAt: deps.host.now(), reason: 'Error', message: `the pod's shim ended: ${reason}` },
     });
   }
+  await releaseNetwork(entry.record, deps);
 }

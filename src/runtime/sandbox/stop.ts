@@ -1,5 +1,6 @@
 import type { Call } from '../../kit/call.js';
 import { killContainer } from '../containers/stop.js';
+import { releaseNetwork } from './release-network.js';
 import type { Parts } from '../parts.js';
 
 export type StopPodSandboxDeps = Pick<
@@ -12,7 +13,7 @@ export type StopPodSandboxDeps = Pick<
  * resists is residue and does not keep the pod from being NOTREADY. A missing pod is success.
  */
 export async function stopPodSandbox(idOrPrefix: string, deps: StopPodSandboxDeps, call: Call): Promise<void> {
-  const { registry, residue, paths } = deps;
+  const { registry, residue } = deps;
   const entry = registry.findSandbox(idOrPrefix);
   if (entry === undefined || entry.record.stage === 'creating') return;
   const { id } = entry.record;
@@ -22,10 +23,7 @@ export async function stopPodSandbox(idOrPrefix: string, deps: StopPodSandboxDep
     await Promise.all(registry.containersOf(id).map((container) => killContainer(container.record.id, deps)));
   });
   if (entry.record.stage === 'stopped') return;
-  if (entry.record.config.security.namespaces.network === 'pod') {
-    await observer.step('detach network', () => residue.clean('network', id));
-    await observer.step('unpin network namespace', () => residue.clean('netns', paths.netnsPin(id)));
-  }
+  await observer.step('release network', () => releaseNetwork(entry.record, deps));
   await observer.step('end shim', async () => {
     registry.updateSandbox(id, { stage: 'stopped' });
     const { shim } = registry.sandbox(id);

@@ -155,8 +155,18 @@ function containerMounts(input: ContainerSpecInput): OciMount[] {
   });
   const shm: OciMount =
     'held' in files.shm
-      ? { destination: '/dev/shm', type: 'bind', source: heldMountSource(files.shm.held), options: ['nosuid', 'nodev', 'noexec'] }
-      : { destination: '/dev/shm', type: 'bind', source: '/dev/shm', options: ['rbind', 'rprivate', 'nosuid', 'nodev', 'noexec'] };
+      ? {
+          destination: '/dev/shm',
+          type: 'bind',
+          source: heldMountSource(files.shm.held),
+          options: ['nosuid', 'nodev', 'noexec'],
+        }
+      : {
+          destination: '/dev/shm',
+          type: 'bind',
+          source: '/dev/shm',
+          options: ['rbind', 'rprivate', 'nosuid', 'nodev', 'noexec'],
+        };
   const fileMounts = [
     fileMount('/etc/hosts', files.hosts, config),
     fileMount('/etc/hostname', files.hostname, config),
@@ -224,7 +234,10 @@ function ociResources(input: ContainerSpecInput): NonNullable<OciSpec['linux']['
       ...(resources.cpusetMems === undefined ? {} : { mems: resources.cpusetMems }),
     },
     ...(input.pidsLimit === undefined ? {} : { pids: { limit: input.pidsLimit } }),
-    hugepageLimits: (resources.hugepageLimits ?? []).map(({ pageSize, limitBytes }) => ({ pageSize, limit: limitBytes })),
+    hugepageLimits: (resources.hugepageLimits ?? []).map(({ pageSize, limitBytes }) => ({
+      pageSize,
+      limit: limitBytes,
+    })),
     ...(resources.unified === undefined ? {} : { unified: resources.unified }),
   };
 }

@@ -97,7 +97,8 @@ export function admitSysctls(sysctls: StringMap, options: NamespaceOptions): [st
   return Object.entries(sysctls).map(([name, value]) => {
     const field = `config.linux.sysctls["${name}"]`;
     const dotted = normalizeSysctl(name);
-    if (!/^[a-z0-9_]+(\.[A-Za-z0-9_/@-]+)+$/.test(dotted) || dotted.includes('..')) throw invalid(field, 'is no sysctl name');
+    if (!/^[a-z0-9_]+(\.[A-Za-z0-9_/@-]+)+$/.test(dotted) || dotted.includes('..'))
+      throw invalid(field, 'is no sysctl name');
     if (/[\n\0]/.test(value)) throw invalid(field, 'the value holds a line break or a zero byte');
     const rule = namespacedSysctls.find(({ pattern }) => pattern.test(dotted));
     if (rule === undefined) throw invalid(field, 'is not a sysctl of any namespace');

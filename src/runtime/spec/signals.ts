@@ -48,7 +48,9 @@ export function signalName(text: string, field: string): string {
 
 /** Number of a signal by its full name. */
 export function signalNumber(name: string, field = 'signal'): number {
-  const index = (standard as readonly string[]).indexOf(name === 'SIGPOLL' ? 'SIGIO' : name === 'SIGIOT' ? 'SIGABRT' : name);
+  const index = (standard as readonly string[]).indexOf(
+    name === 'SIGPOLL' ? 'SIGIO' : name === 'SIGIOT' ? 'SIGABRT' : name,
+  );
   if (index >= 0) return index + 1;
   const realTime = /^SIGRT(MIN|MAX)(?:([+-])([0-9]{1,2}))?$/.exec(name);
   if (realTime !== null) {

@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { resolveUser, type UserRequest } from './user.js';
 
 const database = {
-  passwd: 'root:x:0:0:root:/root:/bin/sh\nwww-data:x:33:33::/var/www:/bin/false\napp:x:1000:1001:,,,:/home/app:/bin/sh\n',
+  passwd:
+    'root:x:0:0:root:/root:/bin/sh\nwww-data:x:33:33::/var/www:/bin/false\napp:x:1000:1001:,,,:/home/app:/bin/sh\n',
   group: 'root:x:0:\nwheel:x:10:root,app\nbig:x:50000:app\nbroken\n',
 };
 const request = (changes: Partial<UserRequest>): UserRequest => ({
@@ -21,10 +22,26 @@ describe('spec/user', () => {
     ['name', { imageUser: 'www-data' }, { uid: 33, gid: 33, groups: [33], home: '/var/www' }],
     ['name:gid', { imageUser: 'www-data:7' }, { uid: 33, gid: 7, groups: [7], home: '/var/www' }],
     ['name:group', { imageUser: 'app:wheel' }, { uid: 1000, gid: 10, groups: [10, 50000], home: '/home/app' }],
-    ['merge', { runAsUser: 1000, supplementalGroups: [5] }, { uid: 1000, gid: 1001, groups: [1001, 10, 50000, 5], home: '/home/app' }],
-    ['strict', { runAsUser: 1000, supplementalGroups: [5], policy: 'strict' }, { uid: 1000, gid: 1001, groups: [1001, 5], home: '/home/app' }],
-    ['group wins', { runAsUser: 1000, runAsGroup: 9 }, { uid: 1000, gid: 9, groups: [9, 10, 50000], home: '/home/app' }],
-    ['username', { runAsUsername: 'app', imageUser: '7' }, { uid: 1000, gid: 1001, groups: [1001, 10, 50000], home: '/home/app' }],
+    [
+      'merge',
+      { runAsUser: 1000, supplementalGroups: [5] },
+      { uid: 1000, gid: 1001, groups: [1001, 10, 50000, 5], home: '/home/app' },
+    ],
+    [
+      'strict',
+      { runAsUser: 1000, supplementalGroups: [5], policy: 'strict' },
+      { uid: 1000, gid: 1001, groups: [1001, 5], home: '/home/app' },
+    ],
+    [
+      'group wins',
+      { runAsUser: 1000, runAsGroup: 9 },
+      { uid: 1000, gid: 9, groups: [9, 10, 50000], home: '/home/app' },
+    ],
+    [
+      'username',
+      { runAsUsername: 'app', imageUser: '7' },
+      { uid: 1000, gid: 1001, groups: [1001, 10, 50000], home: '/home/app' },
+    ],
   ];
   for (const [name, changes, expected] of accepted) {
     it(name, () => assert.deepEqual(resolveUser(request(changes), database), expected));

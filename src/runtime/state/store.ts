@@ -37,7 +37,12 @@ interface Versioned {
 }
 
 export function openStore(options: StoreOptions): Store {
-  const root: RootDatabase<Buffer, string> = open({ path: options.path, maxDbs: 16, encoding: 'binary', noSubdir: false });
+  const root: RootDatabase<Buffer, string> = open({
+    path: options.path,
+    maxDbs: 16,
+    encoding: 'binary',
+    noSubdir: false,
+  });
   const quarantine = root.openDB<Buffer, string>({ name: 'quarantine', encoding: 'binary' });
   return {
     table: (name, version) => openTable(root, quarantine, name, version, options.onQuarantine),
