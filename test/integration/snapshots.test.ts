@@ -1,0 +1,109 @@
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { existsSync, lstatSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { silentObserver } from '../../src/kit/observer.js';
+import { openOverlaySnapshotter } from '../../src/runtime/snapshots/overlay.js';
+import { measureTree, removeTree } from '../../src/runtime/snapshots/tree.js';
+import { snapshotterSuite } from '../suites/snapshotter-suite.js';
+
+const open = async (root: string) => await openOverlaySnapshotter({ root, observer: silentObserver });
+
+snapshotterSuite('overlay', async () => {
+  const root = mkdtempSync(join(tmpdir(), 'berth-snapshots-'));
+  const snapshotter = await open(root);
+  return {
+    snapshotter,
+    reopen: async () => await open(root),
+    async close() {
+      await snapshotter.close();
+      rmSync(root, { recursive: true, force: true });
+    },
+  };
+});
+
+describe('overlay snapshotter', () => {
+  let root: string;
+  beforeEach(() => (root = mkdtempSync(join(tmpdir(), 'berth-snapshots-'))));
+  afterEach(() => rmSync(root, { recursive: true, force: true }));
+
+  it('keeps others out', async () => {
+    const snapshotter = await open(root);
+    await snapshotter.prepare('k', { chainId: '' });
+    for (const name of ['', 'layers', 'active', 'tmp', `active/${readdirSync(join(root, 'active'))[0]}`]) {
+      assert.equal(lstatSync(join(root, name)).mode & 0o777, 0o700, name);
+    }
+  });
+
+  it('sets unreadable records aside and goes on', async () => {
+    const first = await open(root);
+    await first.prepare('good', { chainId: '' });
+    const snapshot = await first.prepare('bad', { chainId: '' });
+    writeFileSync(join(snapshot.upperDir, '../snapshot.json'), 'not json');
+    mkdirSync(join(root, 'layers/0123456789abcdef/fs'), { recursive: true });
+    const next = await open(root);
+    assert.deepEqual(
+      next.list().map((each) => each.key),
+      ['good'],
+    );
+    await next.close();
+    assert.deepEqual(readdirSync(join(root, 'layers')), []);
+    assert.ok(!existsSync(snapshot.upperDir));
+  });
+
+  /** Mounts happen in a mount namespace of the test's child, where the removal runs too. */
+  const inMountNamespace = (script: string): string => {
+    const prelude = `import { openOverlaySnapshotter } from './src/runtime/snapshots/overlay.js';
+      import { removeTree } from './src/runtime/snapshots/tree.js';
+      import { silentObserver as observer } from './src/kit/observer.js';
+      import { execFileSync } from 'node:child_process';
+      import { existsSync, mkdirSync } from 'node:fs';
+      const root = ${JSON.stringify(root)};
+      const mount = (path: string) => execFileSync('mount', ['-t', 'tmpfs', 'tmpfs', path]);`;
+    const file = join(process.cwd(), `.mount-test-${process.pid}.ts`);
+    writeFileSync(file, `${prelude}\n${script}`);
+    try {
+      return execFileSync('unshare', ['-m', process.execPath, '--import=tsx', file], { encoding: 'utf8' }).trim();
+    } finally {
+      rmSync(file);
+    }
+  };
+
+  it('removes nothing that has a mount in it', () => {
+    const said = inMountNamespace(`
+      const snapshotter = await openOverlaySnapshotter({ root, observer });
+      const { upperDir } = await snapshotter.prepare('k', { chainId: '' });
+      mkdirSync(upperDir + '/m'); mount(upperDir + '/m'); mkdirSync(upperDir + '/m/precious');
+      const error = await snapshotter.remove('k').catch((each) => each);
+      console.log(error.kind, existsSync(upperDir + '/m/precious'), snapshotter.list().length);`);
+    assert.equal(said, 'wrong-state true 1');
+  });
+
+  it('does not cross into a mount while deleting', () => {
+    const said = inMountNamespace(`
+      mkdirSync(root + '/t/a/m', { recursive: true }); mount(root + '/t/a/m'); mkdirSync(root + '/t/a/m/precious');
+      const error = await removeTree(root + '/t').catch((each) => each);
+      console.log(error.kind, existsSync(root + '/t/a/m/precious'));`);
+    assert.equal(said, 'wrong-state true');
+  });
+
+  it('deletes links, not what they lead to', async () => {
+    mkdirSync(join(root, 't/d'), { recursive: true });
+    mkdirSync(join(root, 'keep'));
+    writeFileSync(join(root, 'keep/f'), 'x');
+    execFileSync('ln', ['-s', join(root, 'keep'), join(root, 't/d/l')]);
+    await removeTree(join(root, 't'));
+    await removeTree(join(root, 't'));
+    assert.ok(!existsSync(join(root, 't')));
+    assert.ok(existsSync(join(root, 'keep/f')));
+  });
+
+  it('counts hard links once', async () => {
+    writeFileSync(join(root, 'a'), Buffer.alloc(100_000));
+    execFileSync('ln', [join(root, 'a'), join(root, 'b')]);
+    const { bytes, inodes } = await measureTree(root);
+    assert.equal(inodes, 1);
+    assert.ok(bytes >= 100_000 && bytes < 150_000);
+  });
+});
