@@ -15,6 +15,7 @@ import { connect } from 'node:net';
 import { join } from 'node:path';
 import { isKind } from '../../src/kit/errors.js';
 import { PlanFailed } from '../../src/runtime/launch/plan-failed.js';
+import { gatherKernelFacts } from '../../src/native/kernel-facts.js';
 import { FrameSplitter, PayloadReader, frameTypes, okBit, type Frame } from '../../src/runtime/launch/frames.js';
 import { openSupervisor, readExitRecords } from '../../src/runtime/launch/supervisor.js';
 import {
@@ -221,6 +222,13 @@ export function shimSuite(which: Build): void {
         await bench.sh('c', 'exit 0');
         await assert.rejects(bench.sh('c', 'exit 0'), (error) => isKind(error, 'already-exists'));
         await assert.rejects(bench.shim.start({ ...badPlan, logPath: '' }, newCall()), /EINVAL/);
+      });
+
+      it('tells which values had to be clamped', async () => {
+        const inner = [{ op: 'oom-score', value: -1000, clamp: true }] as const;
+        const { warnings } = await bench.start('c', containerPlan(['/bin/true'], { inner }));
+        if (gatherKernelFacts(bench.native).canRaiseLimits) assert.deepEqual(warnings, []);
+        else assert.match(warnings[0] ?? '', /oom.*: asked for -1000, -?\d+ is in force/i);
       });
 
       it('reaps strangers that are left to it', async () => {

@@ -91,7 +91,6 @@ struct container {
     struct pump out, err;
     struct input input;
     bool stdin_once, terminal;
-    bool reported; /* the exit was told */
     bool oom_killed;
     char *oom_file;
     uint64_t oom_before;
@@ -117,7 +116,6 @@ struct monitor {
     int epoll;
     int pod_dir; /* directory of the exit records' directory */
     int exits_dir;
-    int null_fd;
     char *socket_path;
     char *sandbox_id;
     uint64_t start_time;
