@@ -264,10 +264,6 @@ static int open_layer(struct execution *e, const struct plan_step *step, const c
     return result < 0 ? result : mount;
 }
 
-/*
- * The descriptor must stay open until the superblock is made, or the overlay cannot clone a detached mount: with
- * BY_FD the context holds it.
- */
 static int add_layer(int fs, const char *key, int layer, enum overlay_way way)
 {
     char name[sizeof PROC_FD + 24] = PROC_FD;
@@ -286,25 +282,46 @@ static int add_named(struct execution *e, int fs, const char *key, const char *p
     return result;
 }
 
+#define OVERLAY_MAX_LAYERS 500 /* OVL_MAX_STACK */
+
+/* A detached layer can be cloned only while its descriptor is open, and the overlay clones it when it is created. */
+struct open_layers {
+    int fd[OVERLAY_MAX_LAYERS];
+    int count;
+};
+
+static int add_layers(struct execution *e, const struct plan_step *step, int fs, enum overlay_way way,
+                      struct open_layers *layers)
+{
+    int result = 0;
+    for (const char *path = NULL; result >= 0 && (path = plan_next(e->plan, step->s[0], path));) {
+        int dir = layers->count < OVERLAY_MAX_LAYERS ? open_layer(e, step, path) : -E2BIG;
+        if (dir < 0)
+            return failed(e, e->detail ? e->detail : DETAIL_SOURCE, dir);
+        layers->fd[layers->count++] = dir;
+        result = add_layer(fs, "lowerdir+", dir, way);
+    }
+    return result;
+}
+
 static int overlay_by_parts(struct execution *e, const struct plan_step *step, enum overlay_way way)
 {
-    int fs = sys_fsopen("overlay"), result = fs;
-    for (const char *layer = NULL; result >= 0 && (layer = plan_next(e->plan, step->s[0], layer));) {
-        int dir = failed(e, DETAIL_SOURCE, open_layer(e, step, layer));
-        result = dir < 0 ? dir : add_layer(fs, "lowerdir+", dir, way);
-        close_quietly(dir);
-    }
+    struct open_layers layers = {.count = 0};
+    int fs = sys_fsopen("overlay");
+    int result = fs < 0 ? fs : add_layers(e, step, fs, way, &layers);
     if (result >= 0 && step->s[1].length)
         result = add_named(e, fs, "upperdir", text(e, step->s[1]), way);
     if (result >= 0 && step->s[2].length)
         result = add_named(e, fs, "workdir", text(e, step->s[2]), way);
     if (result >= 0)
         result = failed(e, DETAIL_OPTION, set_options(e, fs, step->s[3]));
-    if (result < 0) {
+    if (result >= 0)
+        result = finish_filesystem(fs, 0);
+    else
         close_quietly(fs);
-        return result;
-    }
-    return finish_filesystem(fs, 0);
+    while (layers.count)
+        close(layers.fd[--layers.count]);
+    return result;
 }
 
 /* In the private namespace the idmapped clone hangs over the layer itself, where the overlay finds it by name. */
