@@ -389,7 +389,8 @@ int do_overlay(struct execution *e, const struct plan_step *step)
         best = BY_STRING;
     if (launch_without & WITHOUT_OVERLAY_STRING)
         best = BY_PAGE;
-    for (enum overlay_way way = best; mount == -EINVAL && way <= BY_PAGE; way++) {
+    /* Before 6.5 the overlay refuses descriptors with EOPNOTSUPP, as every file system of the old mount interface. */
+    for (enum overlay_way way = best; (mount == -EINVAL || mount == -EOPNOTSUPP) && way <= BY_PAGE; way++) {
         e->detail = DETAIL_MAIN;
         mount = way == BY_PAGE ? run_helper(e, overlay_in_namespace, step, data) : overlay_by_parts(e, step, way);
         if (mount >= 0)
