@@ -63,6 +63,8 @@ export interface SandboxRequests {
   list(filter: SandboxFilter): readonly SandboxView[];
   /** Facts for verbose status: pid, namespaces, network result, spec, waterfall of the start. */
   inspect(idOrPrefix: string): Readonly<Record<string, unknown>>;
+  /** The launch plan in the wire format; undefined once it is gone from the host. */
+  plan(idOrPrefix: string): Uint8Array | undefined;
 }
 
 export interface ContainerRequests {
@@ -74,6 +76,8 @@ export interface ContainerRequests {
   status(idOrPrefix: string): ContainerView;
   list(filter: ContainerFilter): readonly ContainerView[];
   inspect(idOrPrefix: string): Readonly<Record<string, unknown>>;
+  /** The launch plan in the wire format; undefined once it is gone from the host. */
+  plan(idOrPrefix: string): Uint8Array | undefined;
   updateResources(idOrPrefix: string, resources: LinuxResources, annotations: StringMap, call: Call): Promise<void>;
   reopenLog(idOrPrefix: string, call: Call): Promise<void>;
   /** Output from now on, and input when the container was created with stdin. The container must run. */

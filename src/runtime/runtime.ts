@@ -78,8 +78,9 @@ function sandboxRequests(parts: RuntimeOptions['parts'], joined: JoinedRequests,
     inspect: (id) => {
       const { record } = registry.sandbox(id);
       const directory = parts.paths.podDir(record.id);
-      return { ...record, netns: parts.paths.netnsPin(record.id), directory, ...savedPlan(directory) };
+      return { ...record, netns: parts.paths.netnsPin(record.id), directory };
     },
+    plan: (id) => savedPlan(parts.paths.podDir(registry.sandbox(id).record.id)),
   };
 }
 
@@ -118,7 +119,11 @@ function containerRequests(
     inspect: (id) => {
       const { record } = registry.container(id);
       const bundle = parts.paths.bundle(record.sandboxId, record.id);
-      return { ...record, bundle, ...savedPlan(bundle) };
+      return { ...record, bundle };
+    },
+    plan: (id) => {
+      const { record } = registry.container(id);
+      return savedPlan(parts.paths.bundle(record.sandboxId, record.id));
     },
     updateResources: (id, resources, _annotations, call) =>
       locked(registry.container(id).record.id, () => updateContainerResources(id, resources, parts, call)),
@@ -136,12 +141,12 @@ function containerRequests(
   };
 }
 
-/** The launch plan in the wire format, for `berth plan explain`; absent once its directory is gone. */
-function savedPlan(dir: string): { readonly plan?: Uint8Array } {
+/** The launch plan in the wire format; undefined once its directory is gone. */
+function savedPlan(dir: string): Uint8Array | undefined {
   try {
-    return { plan: readFileSync(join(dir, 'plan')) };
+    return readFileSync(join(dir, 'plan'));
   } catch (error) {
-    if (isErrno(error, 'ENOENT')) return {};
+    if (isErrno(error, 'ENOENT')) return undefined;
     throw error;
   }
 }

@@ -161,6 +161,7 @@ export function fakeRuntime(): FakeRuntime {
     status: (id) => found(fake.sandboxes, 'pod sandbox', id),
     list: (filter) => [...fake.sandboxes.values()].filter((view) => sandboxMatches(view, filter)),
     inspect: (id) => ({ pid: 1, id, big: 1n, bytes: Buffer.from('text') }),
+    plan: () => undefined,
   };
   const containers: Runtime['containers'] = {
     async create(input, call) {
@@ -189,6 +190,7 @@ export function fakeRuntime(): FakeRuntime {
     status: (id) => found(fake.containers, 'container', id),
     list: (filter) => [...fake.containers.values()].filter((view) => containerMatches(view, filter)),
     inspect: (id) => ({ pid: 2, id }),
+    plan: () => undefined,
     updateResources: (id, resources, annotations, call) =>
       change('containers.updateResources', { id, resources, annotations }, call),
     attach: () => Promise.reject(new Error('not used here')),

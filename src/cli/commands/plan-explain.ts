@@ -17,13 +17,12 @@ export const planExplain: Command = {
   },
 };
 
-/** Inspection carries the plan itself as `plan` (bytes). */
 async function planOf(context: Context, name: string): Promise<Uint8Array> {
   const client = await context.connect();
   const target = await resolveTarget(client, name);
   if (target === undefined) throw new RuntimeError('not-found', `no container, pod or file "${name}"`);
   const requests = target.kind === 'container' ? client.containers : client.sandboxes;
-  const { plan } = await requests.inspect(target.view.id);
-  if (plan instanceof Uint8Array) return plan;
+  const plan = await requests.plan(target.view.id);
+  if (plan !== undefined) return plan;
   throw new RuntimeError('not-found', `${target.kind} "${name}" has no plan on this host`);
 }
