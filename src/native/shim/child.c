@@ -123,13 +123,51 @@ static void run_step(struct execution *e, const struct plan_step *step)
         e->report->nanos[e->step] = now_nanos() - start;
 }
 
+#define MAX_NEEDED (PLAN_SLOTS + NAMESPACE_KINDS + 8)
+
+/* Sorted, without those that are not there. */
+static int needed_fds(const struct execution *e, int needed[MAX_NEEDED])
+{
+    int count = 0;
+    const int others[] = {e->gate_read, e->status_write, e->enter_mount, e->held->proc, e->io->console_master};
+    for (int i = 0; i < PLAN_SLOTS + NAMESPACE_KINDS + 5; i++) {
+        int at, fd = i < PLAN_SLOTS                     ? e->slots[i]
+                     : i < PLAN_SLOTS + NAMESPACE_KINDS ? e->enter[i - PLAN_SLOTS]
+                                                        : others[i - PLAN_SLOTS - NAMESPACE_KINDS];
+        if (fd < 0)
+            continue;
+        for (at = count++; at > 0 && needed[at - 1] > fd; at--)
+            needed[at] = needed[at - 1];
+        needed[at] = fd;
+    }
+    return count;
+}
+
+/*
+ * What else the shim has open, sockets and logs of other containers, is none of the child's business: a process of the
+ * container that may trace could take it as soon as the child shows up in its PID namespace (CVE-2016-9962).
+ */
+static int close_unneeded(const struct execution *e)
+{
+    int needed[MAX_NEEDED], count = needed_fds(e, needed), result = 0;
+    unsigned first = 3;
+    for (int i = 0; result >= 0 && i < count; i++) {
+        unsigned fd = (unsigned)needed[i];
+        if (fd > first)
+            result = sys_close_range(first, fd - 1, 0);
+        first = fd >= first ? fd + 1 : first;
+    }
+    return result < 0 ? result : sys_close_range(first, ~0u, 0);
+}
+
+/* Closing our copy of the gate's other end is part of this: or the end of the shim would not be the end of the gate. */
 static void start(struct execution *e)
 {
-    close(e->gate_write); /* or the end of the shim would not be the end of the gate */
-    close(e->status_read);
     int result = guard_child();
     if (result >= 0)
         result = take_stdio(e->io);
+    if (result >= 0)
+        result = close_unneeded(e);
     if (result >= 0)
         result = enter_namespaces(e, &e->plan->steps[e->step]);
     if (result < 0)

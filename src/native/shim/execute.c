@@ -178,6 +178,8 @@ static void close_execution(struct execution *e)
     for (int kind = 0; kind < NAMESPACE_KINDS; kind++)
         if (!e->borrowed[kind])
             close_quietly(e->enter[kind]);
+    if (!e->enter_mount_borrowed)
+        close_quietly(e->enter_mount);
     close_quietly(e->gate_read);
     close_quietly(e->status_write);
 }
@@ -206,7 +208,7 @@ int launch_begin(struct shim_namespaces *held, const struct plan *plan, const st
 {
     struct execution e = {.plan = plan, .held = held, .io = io, .step = UINT32_MAX};
     e.gate_read = e.gate_write = e.status_read = e.status_write = -1;
-    e.root = e.null = e.empty = -1;
+    e.root = e.null = e.empty = e.enter_mount = -1;
     e.cwd_pending = CWD_FIRST;
     memset(e.slots, -1, sizeof e.slots);
     memset(e.enter, -1, sizeof e.enter);

@@ -32,6 +32,8 @@ struct execution {
     int slots[PLAN_SLOTS];
     int enter[NAMESPACE_KINDS]; /* descriptors of namespaces to join (nsfs or pidfd), -1 none */
     uint8_t borrowed[NAMESPACE_KINDS];
+    int enter_mount; /* descriptor for the enter-mount step, -1 none */
+    uint8_t enter_mount_borrowed;
     uint64_t create;       /* bits of namespace_kind */
     const char **pointers; /* room for the program's arguments and environment */
     size_t pointer_count;
@@ -104,7 +106,6 @@ int do_hold_namespaces(struct execution *e, const struct plan_step *step, pid_t 
 int do_pin_namespace(struct execution *e, const struct plan_step *step);
 int do_unshare_cgroup(struct execution *e, const struct plan_step *step);
 int do_enter_mount(struct execution *e, const struct plan_step *step);
-int open_namespace_source(struct execution *e, const struct plan_step *step, int *borrowed);
 int write_id_maps(struct execution *e, pid_t pid, struct plan_ref uids, struct plan_ref gids);
 /* In the child: joins what is entered, becomes mapped root where a user namespace came with it. */
 int enter_namespaces(struct execution *e, const struct plan_step *clone);

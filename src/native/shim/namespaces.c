@@ -58,7 +58,7 @@ static int open_namespace_path(const char *path, int flag)
     return result < 0 ? result : fd;
 }
 
-int open_namespace_source(struct execution *e, const struct plan_step *step, int *borrowed)
+static int open_namespace_source(struct execution *e, const struct plan_step *step, int *borrowed)
 {
     const char *name = text(e, step->s[0]);
     *borrowed = step->w[1] != SOURCE_PATH;
@@ -137,10 +137,8 @@ int enter_namespaces(struct execution *e, const struct plan_step *clone)
 
 int do_enter_mount(struct execution *e, const struct plan_step *step)
 {
-    int borrowed, fd = open_namespace_source(e, step, &borrowed);
-    if (fd < 0)
-        return fd;
-    int result = failed(e, DETAIL_NAMESPACE, sys_setns(fd, CLONE_NEWNS));
+    (void)step;
+    int result = failed(e, DETAIL_NAMESPACE, sys_setns(e->enter_mount, CLONE_NEWNS));
     if (result >= 0)
         result = e->root = sys_open(AT_FDCWD, "/", O_PATH | O_DIRECTORY, 0, 0);
     return result;
@@ -232,9 +230,28 @@ static int prepare_child(struct execution *e, const struct plan_step *step, stru
     return result < 0 ? result : join_cgroups(e, step, launch->pid);
 }
 
+/* In the shim, which knows the containers; the step itself is the child's. */
+static int find_enter_mount(struct execution *e)
+{
+    for (uint32_t i = 0; i < e->plan->inner_count; i++) {
+        const struct plan_step *step = plan_inner(e->plan) + i;
+        int borrowed;
+        if (step->op != OP_ENTER_MOUNT)
+            continue;
+        e->enter_mount = open_namespace_source(e, step, &borrowed);
+        e->enter_mount_borrowed = (uint8_t)borrowed;
+        if (e->enter_mount < 0)
+            e->step = e->plan->outer_count + i;
+        return e->enter_mount;
+    }
+    return 0;
+}
+
 int do_clone(struct execution *e, const struct plan_step *step, struct launch *launch)
 {
-    int cgroup = -1, into = e->enter[NAMESPACE_PID], pidfd = -1, result = 0;
+    int cgroup = -1, into = e->enter[NAMESPACE_PID], pidfd = -1, result = find_enter_mount(e);
+    if (result < 0)
+        return result;
     uint64_t kinds = e->enter[NAMESPACE_USER] >= 0 ? 0 : step->w[0];
     struct clone_args args = {.flags = CLONE_PIDFD | CLONE_CLEAR_SIGHAND | clone_flags(kinds),
                               .pidfd = (uintptr_t)&pidfd,
