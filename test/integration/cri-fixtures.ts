@@ -245,7 +245,11 @@ export function fakeRuntime(): FakeRuntime {
     async updateRuntimeConfig(podCidr) {
       fake.seen.push({ what: 'updateRuntimeConfig', input: podCidr });
     },
-    maintenance: { orphans: () => Promise.resolve([]), clean: () => Promise.resolve([]), teardown: () => Promise.resolve() },
+    maintenance: {
+      orphans: () => Promise.resolve([]),
+      clean: () => Promise.resolve([]),
+      teardown: () => Promise.resolve(),
+    },
     close: () => Promise.resolve(),
   };
   return Object.assign(fake, { runtime });
