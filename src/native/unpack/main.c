@@ -26,7 +26,8 @@
 void extract(int root);
 void settle(int root, const int *below, int count);
 
-static int check_dir(int fd) {
+static int check_dir(int fd)
+{
     struct stat st;
     if (fstat(fd, &st) < 0 || !S_ISDIR(st.st_mode)) {
         errno = ENOTDIR;
@@ -36,29 +37,38 @@ static int check_dir(int fd) {
 }
 
 /* Owners, modes, devices, file capabilities; CAP_SYS_ADMIN for trusted.overlay.opaque. */
-static void drop_capabilities(void) {
-    uint32_t keep = 1u << CAP_SETFCAP | 1u << CAP_CHOWN | 1u << CAP_DAC_OVERRIDE | 1u << CAP_FOWNER | 1u << CAP_FSETID | 1u << CAP_MKNOD |
-                    1u << CAP_SYS_ADMIN | 1u << CAP_SYS_RESOURCE;
+static void drop_capabilities(void)
+{
+    uint32_t keep = 1u << CAP_SETFCAP | 1u << CAP_CHOWN | 1u << CAP_DAC_OVERRIDE | 1u << CAP_FOWNER | 1u << CAP_FSETID |
+                    1u << CAP_MKNOD | 1u << CAP_SYS_ADMIN | 1u << CAP_SYS_RESOURCE;
     struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
     struct __user_cap_data_struct data[2];
-    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0) host_error("set", "no_new_privs");
-    if (syscall(SYS_capget, &header, data) < 0) host_error("read", "capabilities");
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+        host_error("set", "no_new_privs");
+    if (syscall(SYS_capget, &header, data) < 0)
+        host_error("read", "capabilities");
     data[0].permitted &= keep, data[1].permitted = 0;
     data[0].effective = data[0].permitted, data[1].effective = 0;
     data[0].inheritable = data[1].inheritable = 0;
-    if (syscall(SYS_capset, &header, data) < 0) host_error("drop", "capabilities");
+    if (syscall(SYS_capset, &header, data) < 0)
+        host_error("drop", "capabilities");
 }
 
-static void enter(int root) {
-    if (fchdir(root) < 0) host_error("enter", "directory");
-    if (chroot(".") < 0 && errno != EPERM) host_error("make root of", "directory");
+static void enter(int root)
+{
+    if (fchdir(root) < 0)
+        host_error("enter", "directory");
+    if (chroot(".") < 0 && errno != EPERM)
+        host_error("make root of", "directory");
     drop_capabilities();
 }
 
-int main(int argc, char **argv) {
+int main(int argc, char **argv)
+{
     int next = 2;
     umask(0);
-    if (argc > next && !strcmp(argv[next], "-u")) user_xattrs = true, next++;
+    if (argc > next && !strcmp(argv[next], "-u"))
+        user_xattrs = true, next++;
     if (argc == next && !strcmp(argv[1], "extract")) {
         int root = check_dir(3);
         enter(root);
@@ -68,7 +78,8 @@ int main(int argc, char **argv) {
     if (argc == next + 1 && !strcmp(argv[1], "settle")) {
         int count = atoi(argv[next]);
         int *below = must_alloc((size_t)(count > 0 ? count : 1) * sizeof *below);
-        for (int i = 0; i < count; i++) below[i] = check_dir(4 + i);
+        for (int i = 0; i < count; i++)
+            below[i] = check_dir(4 + i);
         drop_capabilities();
         settle(check_dir(3), below, count);
         return 0;

@@ -3,8 +3,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-void add_extent(struct extent **extents, size_t *count, uint64_t offset, uint64_t length) {
-    if (*count >= MAX_EXTENTS) bad_archive("sparse file of too many pieces");
+void add_extent(struct extent **extents, size_t *count, uint64_t offset, uint64_t length)
+{
+    if (*count >= MAX_EXTENTS)
+        bad_archive("sparse file of too many pieces");
     if ((*count & (*count - 1)) == 0) {
         size_t room = *count ? *count * 2 : 1;
         *extents = must_realloc(*extents, room * sizeof **extents);
@@ -12,7 +14,8 @@ void add_extent(struct extent **extents, size_t *count, uint64_t offset, uint64_
     (*extents)[(*count)++] = (struct extent){offset, length};
 }
 
-static void old_extents(const char *table, int rows, struct entry *entry) {
+static void old_extents(const char *table, int rows, struct entry *entry)
+{
     for (int i = 0; i < rows && table[i * 24]; i++) {
         uint64_t offset = tar_number(table + i * 24, 12, "sparse map");
         uint64_t length = tar_number(table + i * 24 + 12, 12, "sparse map");
@@ -21,7 +24,8 @@ static void old_extents(const char *table, int rows, struct entry *entry) {
 }
 
 /* Extension blocks follow the header and are not counted by its size field. */
-void sparse_old(const char *header, struct entry *entry) {
+void sparse_old(const char *header, struct entry *entry)
+{
     entry->sparse = true;
     old_extents(header + 386, 4, entry);
     entry->size = tar_number(header + 483, 12, "sparse size");
@@ -39,36 +43,46 @@ struct lines {
     size_t at;
 };
 
-static uint64_t map_line(struct lines *lines) {
+static uint64_t map_line(struct lines *lines)
+{
     char digits[24];
     size_t used = 0;
     for (;;) {
-        if (!lines->block || lines->at == 512) *lines = (struct lines){tar_block(), 0};
+        if (!lines->block || lines->at == 512)
+            *lines = (struct lines){tar_block(), 0};
         char c = lines->block[lines->at++];
-        if (c == '\n') return decimal(digits, used, INT64_MAX, "sparse map");
-        if (used == sizeof digits) bad_archive("sparse map is malformed");
+        if (c == '\n')
+            return decimal(digits, used, INT64_MAX, "sparse map");
+        if (used == sizeof digits)
+            bad_archive("sparse map is malformed");
         digits[used++] = c;
     }
 }
 
-static void sparse_lines(struct entry *entry) {
+static void sparse_lines(struct entry *entry)
+{
     struct lines lines = {0};
     uint64_t count = map_line(&lines);
-    if (count > MAX_EXTENTS) bad_archive("sparse file of too many pieces");
+    if (count > MAX_EXTENTS)
+        bad_archive("sparse file of too many pieces");
     for (uint64_t i = 0; i < count; i++) {
         uint64_t offset = map_line(&lines);
         add_extent(&entry->extents, &entry->extent_count, offset, map_line(&lines));
     }
 }
 
-void sparse_pax(struct overrides *given, struct entry *entry) {
+void sparse_pax(struct overrides *given, struct entry *entry)
+{
     bool lines = given->sparse_major == 1 && given->sparse_minor == 0;
     if (!lines && !given->has_map) {
-        if (given->sparse_major > 0) bad_archive("%s: sparse format is not known", entry->path);
+        if (given->sparse_major > 0)
+            bad_archive("%s: sparse format is not known", entry->path);
         return;
     }
-    if (!given->has_sparse_size) bad_archive("%s: sparse file without a size", entry->path);
-    if (given->half_extent) bad_archive("%s: sparse map ends in the middle", entry->path);
+    if (!given->has_sparse_size)
+        bad_archive("%s: sparse file without a size", entry->path);
+    if (given->half_extent)
+        bad_archive("%s: sparse map ends in the middle", entry->path);
     entry->sparse = true;
     entry->size = given->sparse_size;
     if (lines) {
@@ -79,9 +93,11 @@ void sparse_pax(struct overrides *given, struct entry *entry) {
     entry->extent_count = given->extent_count;
 }
 
-void sparse_check(const struct entry *entry, uint64_t data) {
+void sparse_check(const struct entry *entry, uint64_t data)
+{
     uint64_t at = 0, total = 0;
-    if (entry->size > INT64_MAX) bad_archive("%s: size is too large", entry->path);
+    if (entry->size > INT64_MAX)
+        bad_archive("%s: size is too large", entry->path);
     for (size_t i = 0; i < entry->extent_count; i++) {
         const struct extent *extent = &entry->extents[i];
         if (extent->offset < at || extent->offset > entry->size || extent->length > entry->size - extent->offset)
@@ -89,5 +105,6 @@ void sparse_check(const struct entry *entry, uint64_t data) {
         at = extent->offset + extent->length;
         total += extent->length;
     }
-    if (total != data) bad_archive("%s: sparse map does not match the data", entry->path);
+    if (total != data)
+        bad_archive("%s: sparse map does not match the data", entry->path);
 }

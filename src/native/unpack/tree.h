@@ -11,10 +11,10 @@
 enum { MAX_DEPTH = 1000, MAX_LINKS = 40 };
 
 struct dir {
-    char *path;       /* from the root, without links and slashes at the ends; "" is the root */
-    bool listed;      /* the archive has an entry of its own for it */
-    bool cut;         /* what lower layers have there is hidden, so it owes them nothing */
-    uint32_t mode;    /* of a listed one, set when everything is in place */
+    char *path;    /* from the root, without links and slashes at the ends; "" is the root */
+    bool listed;   /* the archive has an entry of its own for it */
+    bool cut;      /* what lower layers have there is hidden, so it owes them nothing */
+    uint32_t mode; /* of a listed one, set when everything is in place */
     struct timespec mtime;
 };
 

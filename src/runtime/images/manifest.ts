@@ -179,7 +179,9 @@ function runConfig(value: unknown, what: string): ImageRunConfig {
     user: optionalString(json['User'], `${what}.User`) ?? '',
     workingDir: optionalString(json['WorkingDir'], `${what}.WorkingDir`) ?? '',
     stopSignal: optionalString(json['StopSignal'], `${what}.StopSignal`) ?? '',
-    volumes: Object.keys(json['Volumes'] == null ? {} : asObject(json['Volumes'], `${what}.Volumes`)),
+    volumes: Object.keys(
+      json['Volumes'] === undefined || json['Volumes'] === null ? {} : asObject(json['Volumes'], `${what}.Volumes`),
+    ),
     labels: stringMap(json['Labels'], `${what}.Labels`),
   };
 }
