@@ -25,7 +25,8 @@ export function openNetwork(
     {
       configDirectory: config.network.cniConfDir,
       binDirectories: config.network.cniBinDirs,
-      cacheDirectory: join(config.state, 'cni'),
+      // On disk: what plugins have leased must be given back after a reboot too.
+      cacheDirectory: join(config.root, 'cni'),
       pluginTimeoutMs,
     },
     {

@@ -61,12 +61,14 @@ export async function openRuntime(config: Config, observer: Observer): Promise<O
   });
   const store = openStore({
     path: join(config.root, 'metadata'),
+    quickPath: join(config.state, 'records'),
+    onCopyFailed: (reason) => note('error', `records cannot be written to ${config.root}: ${reason}`),
     onQuarantine: (table, key, reason) =>
       observer.note('error', `record ${table}/${key} is unreadable and was set aside: ${reason}`),
   });
   const tables = {
-    sandboxes: store.table<SandboxRecord>('sandboxes', recordVersions.sandboxes),
-    containers: store.table<ContainerRecord>('containers', recordVersions.containers),
+    sandboxes: store.quickTable<SandboxRecord>('sandboxes', recordVersions.sandboxes),
+    containers: store.quickTable<ContainerRecord>('containers', recordVersions.containers),
   };
   const registry = new Registry(tables);
   const { images, snapshots } = await openImageParts(config, store, native, observer);
@@ -79,7 +81,7 @@ export async function openRuntime(config: Config, observer: Observer): Promise<O
     explain: explainFailure,
   });
   const residue = openResidue(
-    store.table<ResidueRecord>('residue', recordVersions.residue),
+    store.quickTable<ResidueRecord>('residue', recordVersions.residue),
     cleaners({
       cgroups,
       snapshots,

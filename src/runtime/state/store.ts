@@ -2,15 +2,19 @@ import { open, type Database, type RootDatabase } from 'lmdb';
 import { messageOf } from '../../kit/errors.js';
 
 /**
- * The metadata store: one lmdb environment, one named table per kind of record, one transaction per commit point.
- * Reads of the runtime come from memory; the store is read once, at start.
+ * The metadata store: lmdb environments, one named table per kind of record, one transaction per commit point. Reads of
+ * the runtime come from memory; the store is read once, at start.
  *
- * A commit survives `kill -9` of the agent at once (it is in the page cache) and a power loss shortly after (lmdb
- * flushes behind the commit). That order is right here: what a power loss takes, it takes from the kernel too.
+ * Images are committed to disk before `put` returns. Pods and containers are not worth waiting for a disk: they live in
+ * an environment on tmpfs, whose commits survive `kill -9` of the agent at once and cost 0.1 ms, and are copied to disk
+ * behind it, in order. After a reboot tmpfs is empty and the copy on disk is what is known: at most a moment older.
  */
 export interface Store {
+  /** Committed to disk when `put` returns. */
   table<T>(name: string, version: number): Table<T>;
-  /** Everything `work` puts and deletes is committed together. Synchronous, may be nested. */
+  /** Committed to tmpfs when `put` returns, and to disk soon after. */
+  quickTable<T>(name: string, version: number): Table<T>;
+  /** Everything `work` puts into disk tables and deletes there is committed together. Synchronous, may be nested. */
   transaction(work: () => void): void;
   close(): Promise<void>;
 }
@@ -25,9 +29,14 @@ export interface Table<T> {
 }
 
 export interface StoreOptions {
+  /** Directory on disk. */
   readonly path: string;
+  /** Directory on tmpfs; gone after a reboot. */
+  readonly quickPath: string;
   /** Told about each record that was set aside. */
   readonly onQuarantine: (table: string, key: string, reason: string) => void;
+  /** Told when the copy on disk falls behind for good: a full or broken disk. */
+  readonly onCopyFailed: (reason: string) => void;
 }
 
 /** How a value stands in the store. `v` is the version of its table's record type. */
@@ -36,35 +45,70 @@ interface Versioned {
   readonly d: unknown;
 }
 
+type Environment = RootDatabase<Buffer, string>;
+
 export function openStore(options: StoreOptions): Store {
-  const root: RootDatabase<Buffer, string> = open({
-    path: options.path,
-    maxDbs: 16,
-    encoding: 'binary',
-    noSubdir: false,
-  });
-  const quarantine = root.openDB<Buffer, string>({ name: 'quarantine', encoding: 'binary' });
+  const { onQuarantine } = options;
+  const disk = openEnvironment(options.path, false);
+  const quick = openEnvironment(options.quickPath, true);
+  const behind = (work: Promise<boolean>): void =>
+    void work.catch((error: unknown) => options.onCopyFailed(messageOf(error)));
   return {
-    table: (name, version) => openTable(root, quarantine, name, version, options.onQuarantine),
-    transaction: (work) => void root.transactionSync(work),
-    close: async () => {
-      await root.flushed;
-      await root.close();
+    table: (name, version) => openTable(disk, name, version, onQuarantine),
+    quickTable<T>(name: string, version: number): Table<T> {
+      const table = openTable<T>(quick, name, version, onQuarantine);
+      const copy = disk.openDB<Buffer, string>({ name, encoding: 'binary' });
+      afterReboot(quick, name, () => fill(table, openTable<T>(disk, name, version, onQuarantine)));
+      return {
+        ...table,
+        put(key, value) {
+          table.put(key, value);
+          behind(copy.put(key, encodeRecord(value, version)));
+        },
+        delete(key) {
+          table.delete(key);
+          behind(copy.remove(key));
+        },
+      };
+    },
+    transaction: (work) => void disk.transactionSync(work),
+    async close() {
+      await disk.flushed;
+      // Closing right behind a synchronous commit deadlocks with lmdb's own flush.
+      await disk.close();
+      await quick.close();
     },
   };
 }
 
+const openEnvironment = (path: string, noSync: boolean): Environment =>
+  open({ path, maxDbs: 16, encoding: 'binary', noSubdir: false, noSync });
+
+/** Runs `work` once per table and boot. */
+function afterReboot(quick: Environment, table: string, work: () => void): void {
+  const filled = quick.openDB<Buffer, string>({ name: 'filled', encoding: 'binary' });
+  if (filled.get(table) !== undefined) return;
+  quick.transactionSync(() => {
+    work();
+    filled.putSync(table, Buffer.from('yes'));
+  });
+}
+
+function fill<T>(table: Table<T>, from: Table<T>): void {
+  for (const [key, record] of from.entries()) table.put(key, record);
+}
+
 function openTable<T>(
-  root: RootDatabase<Buffer, string>,
-  quarantine: Database<Buffer, string>,
+  root: Environment,
   name: string,
   version: number,
   onQuarantine: StoreOptions['onQuarantine'],
 ): Table<T> {
-  const db = root.openDB<Buffer, string>({ name, encoding: 'binary' });
+  const db: Database<Buffer, string> = root.openDB({ name, encoding: 'binary' });
+  const quarantine: Database<Buffer, string> = root.openDB({ name: 'quarantine', encoding: 'binary' });
   const setAside = (key: string, bytes: Buffer, reason: string): void => {
     root.transactionSync(() => {
-      void quarantine.putSync(`${name}/${key}`, bytes);
+      quarantine.putSync(`${name}/${key}`, bytes);
       db.removeSync(key);
     });
     onQuarantine(name, key, reason);
