@@ -290,7 +290,11 @@ describe('native', () => {
       assert.ok(held !== undefined);
       assert.ok((processes.startTime(pid) ?? 0n) > 0n);
       assert.equal(processes.signalFd(held.fd, 0), true);
+      const started = processes.startTime(pid) ?? 0n;
+      assert.equal(processes.isRunning(pid, started), true);
+      assert.equal(processes.isRunning(pid, started + 1n), false);
       assert.equal(processes.signalFd(held.fd, 9), true);
+      await until(() => !processes.isRunning(pid, started), 'its end, a zombie by now');
       assert.equal(await until(() => processes.reap(pid), 'its end'), 9);
       assert.equal(processes.signalFd(held.fd, 0), false);
       assert.equal(processes.kill(pid, 0), false);

@@ -83,8 +83,9 @@ export async function killListener(path: string, dir: string, native: ShimNative
     const words = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
     if (words[words.indexOf('--dir') + 1] !== dir) throw mismatch(`is not the one of ${dir}`);
     using held = native.processes.open(pid);
-    if (held === undefined || !native.processes.signalFd(held.fd, sigkill)) return;
-    for (let attempt = 0; attempt < 1000 && native.processes.signalFd(held.fd, 0); attempt++) await sleep(5);
+    const startTime = native.processes.startTime(pid);
+    if (held === undefined || startTime === undefined || !native.processes.signalFd(held.fd, sigkill)) return;
+    for (let attempt = 0; attempt < 1000 && native.processes.isRunning(pid, startTime); attempt++) await sleep(5);
   } finally {
     socket.destroy();
   }

@@ -50,7 +50,7 @@ export function lifeSuite(current: () => Bench, which: Build): void {
       await bench.supervisor.kill('pod-of-test', bench.dir);
       assert.equal(bench.native.processes.startTime(pid), undefined);
       assert.ok(!existsSync(join(bench.dir, 'shim.sock')));
-      await until(() => bench.native.processes.startTime(shim) === undefined, 'its end');
+      await until(() => !aliveAs(shim, 'berth-shim'), 'its end');
       assert.equal(await bench.supervisor.connect('pod-of-test', bench.dir), undefined);
       await bench.supervisor.kill('pod-of-test', bench.dir);
     });
