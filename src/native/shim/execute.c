@@ -11,8 +11,7 @@
 
 unsigned launch_without;
 
-/* --------------------------------------------------------------------------------------------------------- the shim's
- */
+/* ------------------------------------------------------------------------------------------ the shim's */
 
 static int open_private_proc(void)
 {
@@ -66,8 +65,7 @@ void launch_drop_namespaces(struct shim_namespaces *held)
     }
 }
 
-/* -------------------------------------------------------------------------------------------------------------- begin
- */
+/* ----------------------------------------------------------------------------------------------- begin */
 
 static size_t count_pointers(const struct plan *plan)
 {
@@ -229,8 +227,7 @@ int launch_begin(struct shim_namespaces *held, const struct plan *plan, const st
     return 0;
 }
 
-/* ------------------------------------------------------------------------------------------------------------- finish
- */
+/* ---------------------------------------------------------------------------------------------- finish */
 
 /* Takes a terminal that the child sent; 0 at the end of the channel, LAUNCH_PENDING before it. */
 static int drain_status(struct launch *launch)

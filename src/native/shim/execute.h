@@ -89,7 +89,6 @@ int send_fd(int socket, int fd);
 int receive_fd(int socket, int flags);
 
 /* sources.c: outer steps that fill slots */
-int do_overlay(struct execution *e, const struct plan_step *step);
 int do_bind_source(struct execution *e, const struct plan_step *step);
 int do_fs_source(struct execution *e, const struct plan_step *step);
 int do_held_source(struct execution *e, const struct plan_step *step);
@@ -97,6 +96,12 @@ int do_hold_mount(struct execution *e, const struct plan_step *step);
 int do_open(struct execution *e, const struct plan_step *step);
 int idmap_userns(struct execution *e, const struct plan_step *step, uint64_t kind);
 int new_filesystem(struct execution *e, const struct plan_step *step, const char *type);
+int set_options(const struct execution *e, int fs, struct plan_ref options);
+int finish_filesystem(int fs, uint64_t attributes);
+int idmap_mount(struct execution *e, const struct plan_step *step, int mount, uint64_t kind, int deep);
+
+/* overlay.c */
+int do_overlay(struct execution *e, const struct plan_step *step);
 
 /* namespaces.c */
 extern const uint32_t namespace_flags[NAMESPACE_KINDS];
@@ -154,16 +159,20 @@ int do_rlimit(struct execution *e, const struct plan_step *step);
 int do_umask(struct execution *e, const struct plan_step *step);
 int do_session_keyring(struct execution *e, const struct plan_step *step);
 int do_chown_stdio(struct execution *e, const struct plan_step *step);
-int do_user(struct execution *e, const struct plan_step *step);
-int do_capabilities(struct execution *e, const struct plan_step *step);
-int do_no_new_privileges(struct execution *e, const struct plan_step *step);
 int do_cwd(struct execution *e, const struct plan_step *step);
 int do_apparmor(struct execution *e, const struct plan_step *step);
 int do_selinux(struct execution *e, const struct plan_step *step);
-int do_seccomp(struct execution *e, const struct plan_step *step);
 /* By the shim, for a child that may not be allowed to do it itself. */
 int do_oom_score(struct execution *e, const struct plan_step *step, pid_t pid);
 int raise_hard_limits(struct execution *e, pid_t pid);
+
+/* privileges.c */
+int do_user(struct execution *e, const struct plan_step *step);
+int do_capabilities(struct execution *e, const struct plan_step *step);
+int do_no_new_privileges(struct execution *e, const struct plan_step *step);
+int do_seccomp(struct execution *e, const struct plan_step *step);
+/* The first step of this kind after the one under way, or NULL. */
+const struct plan_step *find_later(const struct execution *e, enum plan_op op);
 
 /* program.c */
 int do_session(struct execution *e, const struct plan_step *step);

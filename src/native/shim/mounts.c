@@ -156,8 +156,7 @@ int do_symlink(struct execution *e, const struct plan_step *step)
     return result == -EEXIST ? 0 : result;
 }
 
-/* ------------------------------------------------------------------------------------------------------------ devices
- */
+/* --------------------------------------------------------------------------------------------- devices */
 
 static mode_t device_type(const struct plan_step *step)
 {
@@ -215,8 +214,7 @@ int do_device(struct execution *e, const struct plan_step *step)
     return result;
 }
 
-/* ----------------------------------------------------------------------------------------- masked and read-only paths
- */
+/* -------------------------------------------------------------------------- masked and read-only paths */
 
 static int clone_null(struct execution *e)
 {
@@ -280,8 +278,7 @@ int do_readonly_path(struct execution *e, const struct plan_step *step)
     return result;
 }
 
-/* --------------------------------------------------------------------------------------------------------------- root
- */
+/* ------------------------------------------------------------------------------------------------ root */
 
 /* The old root lies beneath the new one for a moment; made a slave first, so that nothing unmounts on the host. */
 int do_pivot(struct execution *e, const struct plan_step *step)

@@ -41,8 +41,7 @@ static uint64_t clone_flags(uint64_t kinds)
     return flags;
 }
 
-/* ----------------------------------------------------------------------------------------------------------- entering
- */
+/* -------------------------------------------------------------------------------------------- entering */
 
 static int open_namespace_path(const char *path, int flag)
 {
@@ -151,8 +150,7 @@ int do_unshare_cgroup(struct execution *e, const struct plan_step *step)
     return result < 0 ? result : sys_unshare(CLONE_NEWCGROUP);
 }
 
-/* ----------------------------------------------------------------------------------------------------------- id maps
- */
+/* --------------------------------------------------------------------------------------------- id maps */
 
 static int write_map(struct execution *e, pid_t pid, const char *file, struct plan_ref lines)
 {
@@ -178,8 +176,7 @@ int write_id_maps(struct execution *e, pid_t pid, struct plan_ref uids, struct p
     return result < 0 ? result : write_map(e, pid, "/gid_map", gids);
 }
 
-/* ------------------------------------------------------------------------------------------------------------ cloning
- */
+/* --------------------------------------------------------------------------------------------- cloning */
 
 static int join_cgroups(struct execution *e, const struct plan_step *step, pid_t pid)
 {
@@ -279,8 +276,7 @@ int do_clone(struct execution *e, const struct plan_step *step, struct launch *l
     return prepare_child(e, step, launch);
 }
 
-/* ------------------------------------------------------------------------------------------------------------ keeping
- */
+/* --------------------------------------------------------------------------------------------- keeping */
 
 int do_hold_namespaces(struct execution *e, const struct plan_step *step, pid_t pid)
 {

@@ -16,8 +16,7 @@
 #endif
 #define DEFAULT_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-/* ----------------------------------------------------------------------------------------------------------- terminal
- */
+/* -------------------------------------------------------------------------------------------- terminal */
 
 /* A new terminal of the container's own devpts, which is checked to be one (CVE-2025-52565). */
 static int open_master(struct execution *e)
@@ -99,8 +98,7 @@ int do_session(struct execution *e, const struct plan_step *step)
     return result;
 }
 
-/* ------------------------------------------------------------------------------------------------------------ program
- */
+/* --------------------------------------------------------------------------------------------- program */
 
 /* What must be done before exec and cannot be after a filter: cgroups joined, nothing inherited, free of the shim. */
 int arm(struct execution *e)
