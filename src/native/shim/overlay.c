@@ -8,6 +8,12 @@
 /* How this kernel takes the layers: by descriptor (6.13), by string (6.5), all in one page (mount(2)). */
 enum overlay_way { BY_FD, BY_STRING, BY_PAGE };
 
+/* Idmapping may have said more already. */
+static int failed_layer(struct execution *e, int result)
+{
+    return failed(e, e->detail == DETAIL_MAIN ? DETAIL_SOURCE : e->detail, result);
+}
+
 static int open_layer(struct execution *e, const struct plan_step *step, const char *path)
 {
     if (step->w[0] == IDMAP_NONE)
@@ -52,7 +58,7 @@ static int add_layers(struct execution *e, const struct plan_step *step, int fs,
     for (const char *path = NULL; result >= 0 && (path = plan_next(e->plan, step->s[0], path));) {
         int dir = layers->count < OVERLAY_MAX_LAYERS ? open_layer(e, step, path) : -E2BIG;
         if (dir < 0)
-            return failed(e, e->detail ? e->detail : DETAIL_SOURCE, dir);
+            return failed_layer(e, dir);
         layers->fd[layers->count++] = dir;
         result = add_layer(fs, "lowerdir+", dir, way);
     }
@@ -106,7 +112,7 @@ static int page_of_options(struct execution *e, const struct plan_step *step, ch
     int result = 0;
     data[0] = 0;
     while (result >= 0 && (at = plan_next(e->plan, step->s[0], at))) {
-        int fd = failed(e, DETAIL_SOURCE, open_attached_layer(e, step, at));
+        int fd = failed_layer(e, open_attached_layer(e, step, at));
         result = fd < 0 ? fd : append_fd(data, size, separator, fd);
         separator = ":";
     }
