@@ -19,7 +19,7 @@ struct connection *connection_find(uint64_t serial)
 
 static void connection_watch(struct connection *connection)
 {
-    uint32_t events = connection->input_stalled ? 0 : EPOLLIN;
+    uint32_t events = connection->input_stalled ? EPOLLRDHUP : EPOLLIN;
     if (connection->out_length > 0)
         events |= EPOLLOUT;
     source_events(&connection->source, events);
@@ -179,7 +179,7 @@ static void connection_ready(struct source *source, uint32_t events)
     if (!(events & (EPOLLIN | EPOLLHUP | EPOLLERR)))
         return;
     if (connection->input_stalled) {
-        if (events & EPOLLERR)
+        if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
             connection_close(connection);
         return;
     }

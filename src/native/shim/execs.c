@@ -69,11 +69,27 @@ static void pause_pumps(struct exec *exec, bool paused)
     source_events(&exec->err.source, paused ? 0 : EPOLLIN);
 }
 
+/* Whoever sat at the other end has gone: nobody will ever end this program, or read what it says. */
+static void abandon(struct exec *exec)
+{
+    if (exec->process.phase == RUNNING)
+        kill_tree(exec->process.pid, SIGKILL);
+    exec->deadline = 0;
+    if (exec->process.phase == EXITED)
+        exec->drain_until = 1;
+}
+
 void execs_resume(uint64_t requester)
 {
-    for (struct exec *at = monitor.execs; at != NULL; at = at->next)
-        if (at->process.requester == requester && at->paused)
+    bool gone = connection_find(requester) == NULL;
+    for (struct exec *at = monitor.execs; at != NULL; at = at->next) {
+        if (at->process.requester != requester)
+            continue;
+        if (at->paused)
             pause_pumps(at, false);
+        if (gone && at->streamed)
+            abandon(at);
+    }
 }
 
 /* The frame's head is written in front of the data, so that both leave in one call and nothing is copied. */
@@ -153,18 +169,32 @@ static void exited(struct process *process)
     exec->drain_until = now_monotonic() + exec->drain_ns;
 }
 
-static void launched(struct process *process)
+static void open_terminal(struct exec *exec, int master)
 {
-    struct exec *exec = container_of(process, struct exec, process);
-    int master = process->launch.console_master;
-    if (!exec->terminal || master < 0)
-        return;
     fcntl(master, F_SETFL, fcntl(master, F_GETFL) | O_NONBLOCK);
     int duplicate = fcntl(master, F_DUPFD_CLOEXEC, 3);
     if (pump_open(&exec->out, master, 1) < 0)
         close(master);
     if (duplicate >= 0 && input_open(&exec->input, duplicate) < 0)
         close(duplicate);
+}
+
+static void launched(struct process *process)
+{
+    struct exec *exec = container_of(process, struct exec, process);
+    if (exec->terminal && process->launch.console_master >= 0)
+        open_terminal(exec, process->launch.console_master);
+    if (!exec->streamed)
+        return;
+    struct connection *connection = connection_find(process->requester);
+    if (connection == NULL) {
+        abandon(exec);
+        return;
+    }
+    struct reply event;
+    reply_begin(&event, EVENT_STARTED, process->request);
+    put_u32(&event, (uint32_t)process->pid);
+    reply_send(&event, connection);
 }
 
 static void failed(struct process *process)
@@ -296,6 +326,7 @@ void request_exec(struct connection *connection, uint32_t request, struct reader
     io.rows = read_u16(reader);
     io.columns = read_u16(reader);
     exec->terminal = flags & 4;
+    exec->streamed = flags & 8;
     exec->drain_ns = drain_ms * MILLISECOND;
     exec->deadline = timeout_ms == 0 ? 0 : now_monotonic() + timeout_ms * MILLISECOND;
     struct container *container = container_find(exec->id);

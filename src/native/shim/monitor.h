@@ -110,6 +110,7 @@ struct exec {
     int64_t drain_ns;    /* how long output may come after the exit */
     int64_t drain_until; /* monotonic ns, 0 before the exit */
     bool timed_out, terminal, paused;
+    bool streamed; /* somebody sits at the other end: told of the start, and killed when the connection goes */
 };
 
 struct monitor {
@@ -183,6 +184,7 @@ int container_signal(struct container *container, int signal, bool all);
 struct exec *exec_find(uint64_t requester, uint32_t request);
 int64_t execs_deadline(void);
 void execs_expire(int64_t now);
+/* The connection has room again, or is gone. */
 void execs_resume(uint64_t requester);
 void exec_free(struct exec *exec);
 

@@ -13,8 +13,14 @@
 
 #define ANSWER_MAX 65536
 
-static int socket_inside(int namespace)
+int pod_socket(int family, int type, int protocol)
 {
+    int namespace = monitor.held.held[NAMESPACE_NET];
+    type |= SOCK_CLOEXEC | SOCK_NONBLOCK;
+    if (namespace < 0) {
+        int outside = socket(family, type, protocol);
+        return outside < 0 ? -errno : outside;
+    }
     int own = openat(monitor.held.proc, "thread-self/ns/net", O_RDONLY | O_CLOEXEC);
     if (own < 0)
         return -errno;
@@ -22,7 +28,7 @@ static int socket_inside(int namespace)
     if (setns(namespace, CLONE_NEWNET) < 0) {
         fd = -errno;
     } else {
-        fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_ROUTE);
+        fd = socket(family, type, protocol);
         fd = fd < 0 ? -errno : fd;
         if (setns(own, CLONE_NEWNET) < 0)
             _exit(70); /* a shim in its pod's network would be a hole; the agent sees it gone */
@@ -69,11 +75,10 @@ static int exchange(int fd, struct reader *messages, uint32_t count, struct repl
 
 int netlink_exchange(struct reader *messages, uint32_t count, struct reply *reply)
 {
-    int namespace = monitor.held.held[NAMESPACE_NET];
-    if (namespace < 0)
+    if (monitor.held.held[NAMESPACE_NET] < 0)
         return -ENONET; /* the pod uses the host's network: that is the agent's to change */
     if (monitor.netlink_fd < 0) {
-        monitor.netlink_fd = socket_inside(namespace);
+        monitor.netlink_fd = pod_socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE);
         if (monitor.netlink_fd < 0)
             return monitor.netlink_fd;
     }

@@ -24,10 +24,12 @@ enum frame_type {
     FRAME_CLOSE_INPUT = 13,
     FRAME_RESIZE = 14,
     FRAME_CANCEL = 15,
+    FRAME_DIAL = 16,
 
     EVENT_EXIT = 0x4001,
     EVENT_OUTPUT = 0x4002,
     EVENT_STREAMS_END = 0x4003,
+    EVENT_STARTED = 0x4004,
 
     FRAME_OK = 0x8000,
     FRAME_ERROR = 0xffff
@@ -121,6 +123,9 @@ void put_launch_details(struct reply *reply, const struct launch *launch);
 /* netlink.c: sends each message and adds what came back for it as one byte string. Negative errno. */
 int netlink_exchange(struct reader *messages, uint32_t count, struct reply *reply);
 
+/* netlink.c: a socket of the network the pod uses, its own or the host's. Negative errno. */
+int pod_socket(int family, int type, int protocol);
+
 /* requests.c: one function for each type of request. */
 void request_handle(struct connection *connection, uint16_t type, uint32_t request, struct reader *reader);
 
@@ -128,5 +133,6 @@ void request_handle(struct connection *connection, uint16_t type, uint32_t reque
 void request_start(struct connection *connection, uint32_t request, struct reader *reader);
 void request_attach(struct connection *connection, uint32_t request, struct reader *reader);
 void request_exec(struct connection *connection, uint32_t request, struct reader *reader);
+void request_dial(struct connection *connection, uint32_t request, struct reader *reader);
 
 #endif

@@ -333,6 +333,9 @@ void request_handle(struct connection *connection, uint16_t type, uint32_t reque
     case FRAME_CANCEL:
         cancel(connection, request, reader);
         break;
+    case FRAME_DIAL:
+        request_dial(connection, request, reader);
+        break;
     default:
         answer_error(connection->serial, request, ERROR_BAD_REQUEST, ENOSYS, "unknown request");
     }
