@@ -50,7 +50,8 @@ void host_error(const char *what, const char *path)
 
 void call_error(const char *what, const char *path)
 {
-    if (errno == ENAMETOOLONG || errno == EINVAL || errno == ELOOP || errno == ENOTDIR || errno == EFBIG)
+    if (errno == ENAMETOOLONG || errno == EINVAL || errno == ELOOP || errno == ENOTDIR || errno == EFBIG ||
+        errno == EEXIST || errno == ENOTEMPTY)
         bad_archive("%s %s: %s", what, *path ? path : "/", strerror(errno));
     host_error(what, path);
 }

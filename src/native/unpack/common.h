@@ -19,7 +19,7 @@ enum { EXIT_ARCHIVE = 2, EXIT_HOST = 3 };
 _Noreturn void bad_archive(const char *format, ...) PRINTF(1, 2);
 /* The host is at fault, errno says how: exits with EXIT_HOST. `what` is the call, `path` what it was for. */
 _Noreturn void host_error(const char *what, const char *path);
-/* Either: some errno values can only come from what the archive asked for (ENAMETOOLONG, EINVAL, ELOOP). */
+/* Either: some errno values can only come from what the archive asked for (ENAMETOOLONG, ELOOP, EEXIST …). */
 _Noreturn void call_error(const char *what, const char *path);
 
 void *must_alloc(size_t size);

@@ -381,7 +381,8 @@ static void report(void)
         if (!dirs[i]->listed)
             used_inodes++;
     }
-    fwrite(links, 1, links_length, stdout);
+    if (links)
+        fwrite(links, 1, links_length, stdout);
     printf("S%llu %llu%c", (unsigned long long)used_bytes, (unsigned long long)used_inodes, 0);
     if (fflush(stdout))
         host_error("write", "report");

@@ -63,7 +63,7 @@ static void copy_metadata(int from, int to, const char *path)
 {
     struct stat st;
     if (fstat(from, &st) < 0)
-        host_error("look at", path);
+        call_error("look at", path);
     if (fchown(to, st.st_uid, st.st_gid) < 0)
         host_error("change owner of", path);
     if (fchmod(to, st.st_mode & 07777) < 0)
@@ -78,7 +78,7 @@ static int open_or_fail(int root, const char *path, int flags)
 {
     int fd = open_beneath(root, path, flags);
     if (fd < 0)
-        host_error("open", path);
+        call_error("open", path);
     return fd;
 }
 
@@ -109,7 +109,7 @@ static struct parent open_parent(const char *path)
     parent.fd = open_or_fail(tree_root, parent.path, O_RDONLY | O_DIRECTORY);
     struct stat st;
     if (fstat(parent.fd, &st) < 0)
-        host_error("look at", parent.path);
+        call_error("look at", parent.path);
     parent.times[0] = st.st_atim;
     parent.times[1] = st.st_mtim;
     return parent;
@@ -153,24 +153,24 @@ static void merge_entry(int from, int to, const char *name, const char *path)
 {
     struct stat a, b;
     if (fstatat(from, name, &a, AT_SYMLINK_NOFOLLOW) < 0)
-        host_error("look at", path);
+        call_error("look at", path);
     bool exists = fstatat(to, name, &b, AT_SYMLINK_NOFOLLOW) == 0;
     if (exists && is_whiteout(&a)) {
         /* What the layer has at the place itself outlives its whiteout, but hides what is below. */
         if (S_ISDIR(b.st_mode))
             set_opaque(to, name);
         if (unlinkat(from, name, 0) < 0)
-            host_error("remove whiteout", path);
+            call_error("remove whiteout", path);
     } else if (exists && S_ISDIR(a.st_mode) && S_ISDIR(b.st_mode)) {
         int below_from = open_name(from, name, O_RDONLY | O_DIRECTORY, 0);
         int below_to = open_name(to, name, O_RDONLY | O_DIRECTORY, 0);
         if (below_from < 0 || below_to < 0)
-            host_error("open", path);
+            call_error("open", path);
         merge(below_from, below_to, path);
         close(below_from);
         close(below_to);
         if (unlinkat(from, name, AT_REMOVEDIR) < 0)
-            host_error("remove", path);
+            call_error("remove", path);
     } else if (exists && (S_ISDIR(a.st_mode) || S_ISDIR(b.st_mode))) {
         bad_archive("%s is both a directory and not", path);
     } else if (renameat(from, name, to, name) < 0)
@@ -214,7 +214,7 @@ static void move_to_link_target(const char *path)
     int to = open_or_fail(tree_root, target, O_RDONLY | O_DIRECTORY);
     struct stat st;
     if (fstat(to, &st) < 0)
-        host_error("look at", target);
+        call_error("look at", target);
     merge(from, to, target);
     struct timespec times[2] = {st.st_atim, st.st_mtim};
     if (futimens(to, times) < 0)
@@ -222,7 +222,7 @@ static void move_to_link_target(const char *path)
     close(from);
     close(to);
     if (unlinkat(parent.fd, parent.name, AT_REMOVEDIR) < 0)
-        host_error("remove", path);
+        call_error("remove", path);
     close_parent(&parent);
     moves = must_realloc(moves, (move_count + 1) * sizeof *moves);
     moves[move_count++] = (struct moved){must_strdup(path), target};
@@ -291,7 +291,7 @@ static void copy_up(int from_root, const char *path)
     int look = open_or_fail(from_root, path, O_PATH);
     struct stat st;
     if (fstat(look, &st) < 0)
-        host_error("look at", path);
+        call_error("look at", path);
     close(look);
     if (S_ISREG(st.st_mode)) {
         int from = open_or_fail(from_root, path, O_RDONLY);
