@@ -17,7 +17,7 @@ import { listPins, unpin } from '../runtime/network/netns.js';
 import { capabilityNames } from '../runtime/plan/capabilities.js';
 import type { HostParts, Parts } from '../runtime/parts.js';
 import { createRuntime } from '../runtime/runtime.js';
-import { hostPaths, type RuntimeSettings } from '../runtime/settings.js';
+import { hostPaths, shimCgroup, type RuntimeSettings } from '../runtime/settings.js';
 import { recordExit, takeUpShim } from '../runtime/sandbox/shim-events.js';
 import { cleaners } from '../runtime/cleaners.js';
 import { recover } from '../runtime/recover.js';
@@ -76,7 +76,7 @@ export async function openRuntime(config: Config, observer: Observer): Promise<O
   const shims = openSupervisor({
     native,
     binary: builtPrograms().shim,
-    cgroupProcs: await shimCgroup(config.cgroup.parent, cgroups),
+    cgroupProcs: await shimProcs(config.cgroup.parent, cgroups),
     note,
     explain: explainFailure,
   });
@@ -127,6 +127,7 @@ export async function openRuntime(config: Config, observer: Observer): Promise<O
     close: async () => {
       clearInterval(retry);
       for (const { shim } of registry.sandboxes()) shim?.disconnect();
+      shims.close();
       await network.close();
       await images.close();
       await store.close();
@@ -143,9 +144,8 @@ const explainFailure: ExplainFailure = (bytes, { side, step, errnoName, detail }
   return failureWords(plan, index, errnoName, detail);
 };
 
-/** The shims share one cgroup, outside every pod's: a pod's limits must never hit the process that watches it. */
-async function shimCgroup(parent: string, cgroups: Cgroups): Promise<string[]> {
-  const { join: files } = await cgroups.create(join(parent, 'shims'), {});
+async function shimProcs(parent: string, cgroups: Cgroups): Promise<string[]> {
+  const { join: files } = await cgroups.create(shimCgroup(parent), {});
   return [...files.v1Procs, ...(files.v2Dir === undefined ? [] : [join(files.v2Dir, 'cgroup.procs')])];
 }
 

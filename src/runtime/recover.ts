@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import { messageOf } from '../kit/errors.js';
 import type { Observer } from '../kit/observer.js';
+import { readExitRecords } from './launch/exit-records.js';
 import type { ShimExit, ShimState } from './launch/shim.js';
 import { findStrangers, type OrphanDeps } from './orphans.js';
 import type { Parts } from './parts.js';
@@ -48,7 +49,10 @@ async function recoverSandbox(record: SandboxRecord, deps: RecoverDeps): Promise
   const shim = alive ? await deps.shims.connect(record.id, deps.paths.podDir(record.id)) : undefined;
   const state = await shim?.state();
   if (shim !== undefined) deps.takeUp(record.id, shim);
-  for (const container of deps.registry.containersOf(record.id)) await recoverContainer(container.record, state, deps);
+  else for (const exit of await readExitRecords(deps.paths.podDir(record.id))) deps.recordExit(exit);
+  for (const { record: container } of deps.registry.containersOf(record.id)) {
+    await recoverContainer(container, state, deps);
+  }
   if (record.stage === 'ready' && shim === undefined) await endSandbox(record, deps);
 }
 

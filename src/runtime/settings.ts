@@ -24,6 +24,11 @@ export interface RuntimeSettings {
   readonly handlers: readonly string[];
 }
 
+/**
+ * All shims share one cgroup, outside every pod's: a pod's limits must never hit the process that watches it.
+ */
+export const shimCgroup = (cgroupParent: string): string => join(cgroupParent, 'shims');
+
 /** What of the kernel the requests decide by. */
 export interface CapabilityFacts {
   /** Names of all capabilities the kernel knows, in order of their numbers. */

@@ -208,7 +208,7 @@ function shimsBelow(state: string): string[] {
     if (!/^[0-9]+$/.test(pid)) return false;
     try {
       const line = readFileSync(`/proc/${pid}/cmdline`, 'utf8');
-      return line.includes('berth-shim') && line.includes(state);
+      return line.includes('berth-shim') && line.includes(`${state}/`);
     } catch {
       return false;
     }

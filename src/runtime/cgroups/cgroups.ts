@@ -1,3 +1,4 @@
+import { writeFile } from 'node:fs/promises';
 import { existsSync, readFileSync, readdirSync, rmdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { RuntimeError } from '../../kit/errors.js';
@@ -29,6 +30,11 @@ export function openCgroups(options: CgroupsOptions = {}): Cgroups {
   return {
     layout,
     handle: (path) => handleOf(layout, normalizePath(path)),
+    expectEntry(path, pid) {
+      const [procs] = handleOf(layout, normalizePath(path)).join.v1Procs;
+      // The process may be gone by now; then nothing is lost but the head start.
+      if (procs !== undefined) void writeFile(procs, String(pid)).catch(() => undefined);
+    },
     create: async (path, resources) => {
       const at = normalizePath(path);
       await create(layout, at, prepared(resources), options);

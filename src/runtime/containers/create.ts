@@ -5,6 +5,7 @@ import { RuntimeError, invalid } from '../../kit/errors.js';
 import { StepRecorder } from '../../kit/step-recorder.js';
 import { Undo } from '../../kit/undo.js';
 import type { CgroupResources } from '../cgroups/types.js';
+import { shimCgroup } from '../settings.js';
 import type { CreateContainerInput } from '../facade.js';
 import type { ContainerConfig, Image, ImageRunConfig } from '../model.js';
 import type { Parts } from '../parts.js';
@@ -44,6 +45,7 @@ export async function createContainer(
   if (sandbox.record.stage !== 'ready') {
     throw new RuntimeError('wrong-state', `pod sandbox ${sandbox.record.id} is not ready`);
   }
+  deps.cgroups.expectEntry(shimCgroup(deps.settings.cgroupParent), sandbox.record.shimPid);
   const observer = new StepRecorder(call.observer);
   const undo = new Undo(observer);
   const id = host.newId();

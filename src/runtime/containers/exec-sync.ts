@@ -7,6 +7,7 @@ import type { Parts } from '../parts.js';
 import { compileExecPlan } from '../plan/compile-exec.js';
 import { encodePlan } from '../plan/wire.js';
 import { joinFacts } from './launch-facts.js';
+import type { ContainerRecord } from '../state/records.js';
 import { decodeSpec } from './spec-json.js';
 
 export type ExecSyncDeps = Pick<Parts, 'settings' | 'paths' | 'host' | 'registry' | 'cgroups' | 'seccomp' | 'kernel'>;
@@ -28,12 +29,9 @@ export async function execSync(
   if (view.state !== 'running' || shim === undefined) {
     throw new RuntimeError('wrong-state', `container ${record.id} is not running`);
   }
-  const plan = await call.observer.step('compile join plan', async () => {
-    const spec = decodeSpec(
-      await readFile(join(deps.paths.bundle(record.sandboxId, record.id), 'config.json'), 'utf8'),
-    );
-    return encodePlan(compileExecPlan(spec, joinFacts(record, spec, { args: command, terminal: false }, deps)));
-  });
+  const plan = await call.observer.step('compile join plan', () =>
+    execPlan(record, { args: command, terminal: false }, deps),
+  );
   const result = await call.observer.step('execute', () =>
     shim.execSync(
       {
@@ -51,3 +49,20 @@ export async function execSync(
   }
   return { stdout: result.stdout, stderr: result.stderr, exitCode: result.exitCode };
 }
+
+/** The plan of a command that joins a container, in the wire format. */
+export async function execPlan(
+  record: ContainerRecord,
+  { args, terminal }: { readonly args: readonly string[]; readonly terminal: boolean },
+  deps: ExecSyncDeps,
+): Promise<Uint8Array> {
+  const spec = decodeSpec(await readFile(join(deps.paths.bundle(record.sandboxId, record.id), 'config.json'), 'utf8'));
+  const facts = joinFacts(record, spec, { args, terminal }, deps);
+  return encodePlan(compileExecPlan(spec, terminal ? { ...facts, env: withTerm(spec.process.env) } : facts));
+}
+
+/** Programs on a terminal must know its kind; the container's own word wins. */
+const withTerm = (env: readonly Uint8Array[]): readonly Uint8Array[] =>
+  env.some((entry) => Buffer.from(entry).toString('latin1').startsWith('TERM='))
+    ? env
+    : [...env, Buffer.from('TERM=xterm')];

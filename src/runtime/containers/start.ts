@@ -45,6 +45,7 @@ export async function startContainer(idOrPrefix: string, deps: StartContainerDep
           stdinOnce: record.config.stdinOnce,
           terminal: record.config.tty,
           oomFile: oomFile(record, deps),
+          cgroupDir: killDirectory(record, deps),
         },
         call,
       ),
@@ -66,6 +67,13 @@ export async function startContainer(idOrPrefix: string, deps: StartContainerDep
     });
     throw asRuntimeError(error, `start container ${record.id}`);
   }
+}
+
+/** A cgroup directory that holds all of a container's processes, for signals to every one of them. */
+function killDirectory(record: ContainerRecord, deps: StartContainerDeps): string {
+  const { layout } = deps.cgroups;
+  const root = layout.v2Root ?? layout.v1Roots.get('freezer') ?? layout.v1Roots.get('pids');
+  return root === undefined ? '' : join(root, record.cgroupPath);
 }
 
 /** Where the kernel counts OOM kills of a container's cgroup. */

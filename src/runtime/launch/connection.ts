@@ -107,6 +107,42 @@ export class ShimConnection {
     this.#end('the connection was closed');
   }
 
+  /** Takes in nothing more for now, answers included. */
+  pause(): void {
+    this.#socket.pause();
+  }
+
+  resume(): void {
+    this.#socket.resume();
+  }
+
+  /**
+   * Sends a last request; when it is granted the connection carries plain bytes, and the socket is the caller's. For
+   * connections on which nothing else is under way.
+   */
+  handOver(type: number, payload: readonly Uint8Array[], options: RequestOptions): Promise<Socket> {
+    const socket = this.#socket;
+    const granted = this.request(type, payload, options);
+    socket.removeAllListeners('data');
+    const taken: Buffer[] = [];
+    const take = (chunk: Buffer): void => {
+      taken.push(chunk);
+      const data = Buffer.concat(taken);
+      const length = data.length < 4 ? Infinity : 4 + data.readUInt32LE(0);
+      if (data.length < length) return;
+      socket.off('data', take);
+      socket.pause();
+      if (data.length > length) socket.unshift(data.subarray(length));
+      this.#receive(data.subarray(0, length));
+    };
+    socket.on('data', take);
+    return granted.then(() => {
+      socket.removeAllListeners('close').removeAllListeners('error');
+      socket.allowHalfOpen = true;
+      return socket;
+    });
+  }
+
   /** A connection keeps the process alive unless told otherwise. */
   unref(): void {
     this.#socket.unref();

@@ -22,9 +22,11 @@ export const frameTypes = {
   closeInput: 13,
   resize: 14,
   cancel: 15,
+  dial: 16,
   exitEvent: 0x4001,
   outputEvent: 0x4002,
   streamsEndEvent: 0x4003,
+  startedEvent: 0x4004,
   error: 0xffff,
 } as const;
 

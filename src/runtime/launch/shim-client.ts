@@ -4,10 +4,10 @@ import { RuntimeError } from '../../kit/errors.js';
 import { stepName } from '../plan/explain.js';
 import { decodePlan } from '../plan/wire.js';
 import type { ShimConnection, ShimRefusal } from './connection.js';
+import { attachStreams, dialPort, execStreams } from './streams.js';
 import { PayloadReader, PayloadWriter, errorKinds, frameTypes, type Frame } from './frames.js';
 import { PlanFailed, explainPlainly, locateFailure, type ExplainFailure } from './plan-failed.js';
 import type {
-  AttachedStreams,
   ExecSyncRequest,
   ExecSyncResult,
   Shim,
@@ -85,7 +85,9 @@ export function shimClient(options: ShimClientOptions): Shim {
         if (!(error instanceof RuntimeError && error.kind === 'not-found')) throw error;
       }
     },
-    attach: (containerId) => attach(options.openStream, containerId),
+    attach: (containerId) => attachStreams(options.openStream, containerId),
+    exec: (request, call) => execStreams(options.openStream, request, call, planFailure(request.plan)),
+    dial: (port, call) => dialPort(options.openStream, port, call),
     resize: (containerId, rows, columns) =>
       simple(frameTypes.resize, new PayloadWriter().u32(0).string(containerId).u16(rows).u16(columns)),
     reopenLog: (containerId) => simple(frameTypes.reopenLog, new PayloadWriter().string(containerId)),
@@ -260,47 +262,3 @@ async function execSync(
     timedOut: answer.u8() !== 0,
   };
 }
-
-async function attach(openStream: () => Promise<ShimConnection>, containerId: string): Promise<AttachedStreams> {
-  const connection = await openStream();
-  const listeners = new Listeners<readonly ['stdout' | 'stderr', Uint8Array]>();
-  let early: (readonly ['stdout' | 'stderr', Uint8Array])[] | undefined = [];
-  const ended = new Promise<void>((resolve) => {
-    connection.listen({
-      onEvent(frame) {
-        if (frame.type === frameTypes.streamsEndEvent) return resolve();
-        if (frame.type !== frameTypes.outputEvent) return;
-        const reader = new PayloadReader(frame.payload);
-        const piece = [reader.u8() === stdout ? 'stdout' : 'stderr', reader.bytes()] as const;
-        if (early !== undefined) early.push(piece);
-        else listeners.tell(piece);
-      },
-      onEnd: () => resolve(),
-    });
-  });
-  try {
-    await connection.request(frameTypes.attach, new PayloadWriter().string(containerId).parts);
-  } catch (error) {
-    connection.close();
-    throw error;
-  }
-  return {
-    onOutput(listener) {
-      listeners.add(([stream, data]) => listener(stream, data));
-      early?.forEach(([stream, data]) => listener(stream, data));
-      early = undefined;
-    },
-    async write(data) {
-      for (let at = 0; at < data.length; at += inputChunk) {
-        const piece = data.subarray(at, at + inputChunk);
-        await connection.request(frameTypes.input, new PayloadWriter().u32(0).bytes(piece).parts);
-      }
-    },
-    end: () => connection.tell(frameTypes.closeInput, new PayloadWriter().u32(0).parts),
-    ended,
-    close: () => connection.close(),
-  };
-}
-
-/** Bytes of input sent in one frame. */
-const inputChunk = 64 << 10;

@@ -1,3 +1,4 @@
+import type { Duplex } from 'node:stream';
 import type { Call } from '../../kit/call.js';
 
 /**
@@ -13,6 +14,16 @@ export interface Shim {
   start(request: StartRequest, call: Call): Promise<StartedProcess>;
   /** Executes a join plan, collects its output, resolves when it has ended. */
   execSync(request: ExecSyncRequest, call: Call): Promise<ExecSyncResult>;
+  /**
+   * Executes a join plan for somebody who sits at its streams, on a connection of its own; resolves when the program
+   * has been exec'ed. When the connection ends, the program and its tree are killed.
+   */
+  exec(request: StreamedExecRequest, call: Call): Promise<ExecStreams>;
+  /**
+   * A TCP connection to 127.0.0.1, else ::1, as the pod sees them, half-open on either side. `unavailable` when nobody
+   * listens there.
+   */
+  dial(port: number, call: Call): Promise<Duplex>;
   /** Sends a signal to a container's first process, or with `all` to every process of its cgroup. Gone is fine. */
   signal(containerId: string, signal: number, all: boolean): Promise<void>;
   /**
@@ -56,12 +67,31 @@ export interface StartRequest {
 
 export interface AttachedStreams {
   onOutput(listener: (stream: 'stdout' | 'stderr', data: Uint8Array) => void): void;
+  /** Takes no more output for now; what an attached container says meanwhile may be lost beyond a bound. */
+  pause(): void;
+  resume(): void;
   /** Resolves when the bytes were handed over; `end` closes the container's stdin when it was started stdinOnce. */
   write(data: Uint8Array): Promise<void>;
   end(): void;
   /** Resolves when the container has closed its output or the connection ended. */
   readonly ended: Promise<void>;
   close(): void;
+}
+
+export interface StreamedExecRequest {
+  readonly containerId: string;
+  readonly plan: Uint8Array;
+  readonly stdin: boolean;
+  readonly terminal: boolean;
+  /** Milliseconds output may still come after the process has ended. */
+  readonly drainMs: number;
+}
+
+/** The streams of one exec. While paused, the program waits once its pipes and 256 KiB are full. */
+export interface ExecStreams extends Omit<AttachedStreams, 'ended'> {
+  resize(rows: number, columns: number): Promise<void>;
+  /** 0 to 255, 128 + signal; after all output was told. Rejects with `unavailable` when the connection ended before. */
+  readonly exited: Promise<number>;
 }
 
 export interface StartedProcess {

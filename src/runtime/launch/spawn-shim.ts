@@ -5,45 +5,71 @@ import type { Descriptor } from '../../native/descriptor.js';
 import type { ShimNative } from './greet.js';
 import { errnoSymbol } from './plan-failed.js';
 
-interface SpawnOptions {
+export interface SpawnOptions {
   readonly native: ShimNative;
   readonly cgroupProcs: readonly string[];
   readonly env: readonly string[];
   readonly timeoutMs: number;
 }
 
-/** Resolves with the shim's pid once it listens. */
-export async function spawnShim(
-  sandboxId: string,
-  dir: string,
-  path: string,
-  program: number,
-  options: SpawnOptions,
-): Promise<number> {
+/** Whose shim it is to become. */
+export interface Assignment {
+  readonly sandboxId: string;
+  readonly dir: string;
+  readonly socketPath: string;
+}
+
+/** A shim that waits for its pod. It ends by itself when the agent does. */
+export interface WaitingShim {
+  /** Resolves with the shim's pid once it listens. Call once. */
+  assign(to: Assignment): Promise<number>;
+  /** Ends it. */
+  discard(): void;
+}
+
+/** Room in the shim's arguments for its pod's id and directory, which it shows there later. */
+const shownBytes = 400;
+
+/** Starts a shim; returns at once, while it still settles into its cgroup. */
+export function spawnShim(program: number, options: SpawnOptions): WaitingShim {
   const { native, cgroupProcs, env, timeoutMs } = options;
-  const { read, write } = native.files.pipe();
-  using ready = write;
-  const args = ['berth-shim', '--socket', path, '--dir', dir, '--sandbox', sandboxId];
-  for (const file of cgroupProcs) args.push('--cgroup', file);
+  const readiness = native.files.pipe();
+  const assignment = native.files.pipe();
+  using ready = readiness.write;
+  using assigned = assignment.read;
+  const args = [
+    'berth-shim',
+    ...cgroupProcs.flatMap((file) => ['--cgroup', file]),
+    '--waiting',
+    '-'.repeat(shownBytes),
+  ];
   let parent: number;
   try {
     parent = native.spawn({
       path: `/proc/self/fd/${program}`,
       args,
       env,
-      descriptors: ['null', 'null', env.length === 0 ? 'null' : 2, ready.fd],
+      descriptors: ['null', 'null', env.length === 0 ? 'null' : 2, ready.fd, assigned.fd],
       newSession: true,
     });
   } catch (error) {
-    read[Symbol.dispose]();
+    readiness.read[Symbol.dispose]();
+    assignment.write[Symbol.dispose]();
     throw new RuntimeError('internal', `start shim: ${messageOf(error)}`, { cause: error });
   }
-  ready[Symbol.dispose]();
-  try {
-    return await withDeadline('start shim', timeoutMs, (signal) => readReadiness(read, signal));
-  } finally {
-    reapSoon(native, parent);
-  }
+  reapSoon(native, parent);
+  return {
+    async assign({ sandboxId, dir, socketPath }) {
+      using to = assignment.write;
+      // Shorter than PIPE_BUF: it arrives whole or not at all.
+      native.files.write(to.fd, Buffer.from([socketPath, dir, sandboxId, ''].join('\0')));
+      return await withDeadline('start shim', timeoutMs, (signal) => readReadiness(readiness.read, signal));
+    },
+    discard() {
+      readiness.read[Symbol.dispose]();
+      assignment.write[Symbol.dispose]();
+    },
+  };
 }
 
 /** The first process of the shim only forks; it is ours to reap, libuv does not know it. */

@@ -8,6 +8,7 @@ import { greet, killListener, type ShimNative } from './greet.js';
 import type { ExplainFailure } from './plan-failed.js';
 import { shimClient } from './shim-client.js';
 import type { Shim } from './shim.js';
+import { ShimReserve } from './shim-reserve.js';
 import { spawnShim } from './spawn-shim.js';
 
 export { parseExitRecord, readExitRecords } from './exit-records.js';
@@ -22,6 +23,8 @@ export interface SupervisorOptions {
   readonly explain?: ExplainFailure;
   /** Environment of the shim, for sanitizers; empty otherwise. */
   readonly env?: readonly string[];
+  /** Shims kept waiting for pods. Default 2. */
+  readonly reserve?: number;
   /** Milliseconds a shim may take to listen, and to answer where the answer is quick. */
   readonly answerTimeoutMs?: number;
 }
@@ -45,9 +48,17 @@ const defaultTimeoutMs = 10_000;
 const shutdownTimeoutMs = 15_000;
 
 export function openSupervisor(options: SupervisorOptions): Supervisor {
-  const { native, cgroupProcs = [], env = [], answerTimeoutMs: timeoutMs = defaultTimeoutMs } = options;
+  const {
+    native,
+    cgroupProcs = [],
+    env = [],
+    reserve: reserved = 2,
+    answerTimeoutMs: timeoutMs = defaultTimeoutMs,
+  } = options;
   let program: Descriptor | undefined;
   const binary = (): Descriptor => (program ??= native.memfds.sealedCopy(options.binary, 'berth-shim', true));
+
+  const reserve = new ShimReserve(() => spawnShim(binary().fd, { native, cgroupProcs, env, timeoutMs }), reserved);
 
   const client = async (sandboxId: string, path: string): Promise<Shim> => {
     const { connection, pid } = await greet(sandboxId, path, true, native, timeoutMs);
@@ -74,7 +85,7 @@ export function openSupervisor(options: SupervisorOptions): Supervisor {
     async launch(sandboxId, dir) {
       const path = socketPath(dir);
       mkdirSync(dir, { recursive: true, mode: 0o700 });
-      const pid = await spawnShim(sandboxId, dir, path, binary().fd, { native, cgroupProcs, env, timeoutMs });
+      const pid = await reserve.take().assign({ sandboxId, dir, socketPath: path });
       try {
         return await client(sandboxId, path);
       } catch (error) {
@@ -92,7 +103,10 @@ export function openSupervisor(options: SupervisorOptions): Supervisor {
         await killListener(socketPath(dir), dir, native);
       }
     },
-    close: () => program?.[Symbol.dispose](),
+    close: () => {
+      reserve.close();
+      program?.[Symbol.dispose]();
+    },
   };
 }
 

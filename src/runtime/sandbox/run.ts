@@ -13,6 +13,7 @@ import { compileSandboxPlan } from '../plan/compile-sandbox.js';
 import { encodePlan } from '../plan/wire.js';
 import { shmBytes } from '../spec/defaults.js';
 import { admitSysctls, sandboxNamespaces, sysctlPath } from '../spec/namespaces.js';
+import { shimCgroup } from '../settings.js';
 import type { SandboxRecord } from '../state/records.js';
 import { shmName, takeUpShim } from './shim-events.js';
 
@@ -93,6 +94,8 @@ export async function runPodSandbox(input: RunPodSandboxInput, deps: RunPodSandb
       });
     });
     undo.commit();
+    // Its first container comes next.
+    deps.cgroups.expectEntry(shimCgroup(deps.settings.cgroupParent), shim.pid);
     return id;
   } catch (error) {
     await undo.run();
