@@ -21,7 +21,7 @@
 #endif
 
 /* The parent's end of the agreement: it reads one message from here, or the end of file when we died. */
-#define READY_FD    3
+#define READY_FD 3
 /* "socket\0dir\0sandbox\0" comes from here in one piece; the end without it means that nobody needs us. */
 #define ASSIGN_FD   4
 #define ASSIGN_SIZE 1024
@@ -146,7 +146,8 @@ int main(int argc, char **argv)
     if (argc == 2 && strcmp(argv[1], "--version") == 0)
         return puts("berth-shim " BERTH_VERSION) == EOF;
     if (!parse(argc, argv, &options)) {
-        fputs("usage: berth-shim [--cgroup FILE]... [--waiting ROOM]   (descriptor 3: readiness, 4: assignment)\n", stderr);
+        fputs("usage: berth-shim [--cgroup FILE]... [--waiting ROOM]   (descriptor 3: readiness, 4: assignment)\n",
+              stderr);
         return 64;
     }
     syscall(SYS_close_range, ASSIGN_FD + 1, ~0u, 0);
