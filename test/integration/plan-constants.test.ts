@@ -52,6 +52,7 @@ describe('constants of launch plans', function () {
       ['STEP_CONSOLE', stepFlags.console],
       ['STEP_COPY_UP', stepFlags.copyUp],
       ['STEP_DEEP_ATTRS', stepFlags.deepAttributes],
+      ['STEP_DEEP_IDMAP', stepFlags.deepIdmap],
     ]);
     const found = askCompiler(new Map([...wanted.keys()].map((name) => [name, name])));
     assert.deepEqual(found, wanted);

@@ -159,6 +159,8 @@ int do_rlimit(struct execution *e, const struct plan_step *step);
 int do_umask(struct execution *e, const struct plan_step *step);
 int do_session_keyring(struct execution *e, const struct plan_step *step);
 int do_chown_stdio(struct execution *e, const struct plan_step *step);
+/* With the shim's rights still, before a user namespace is joined. */
+int give_stdio_away(struct execution *e);
 int do_cwd(struct execution *e, const struct plan_step *step);
 int do_apparmor(struct execution *e, const struct plan_step *step);
 int do_selinux(struct execution *e, const struct plan_step *step);

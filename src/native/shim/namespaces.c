@@ -121,6 +121,8 @@ int enter_namespaces(struct execution *e, const struct plan_step *clone)
         if (kind != NAMESPACE_PID && kind != NAMESPACE_USER && e->enter[kind] >= 0)
             result = sys_setns(e->enter[kind], (int)namespace_flags[kind]);
     if (result >= 0 && user >= 0)
+        result = give_stdio_away(e);
+    if (result >= 0 && user >= 0)
         result = sys_setns(user, CLONE_NEWUSER);
     if (result < 0)
         return failed(e, DETAIL_NAMESPACE, result);

@@ -43,7 +43,8 @@ struct step_rule {
 
 static const struct step_rule rules[] = {
     RULE(OP_OVERLAY, FILLS, 1, 0, PATHS, MAYBE, MAYBE, OPTIONS),
-    RULE(OP_BIND_SOURCE, FILLS, 4, STEP_RECURSIVE | STEP_CREATE | STEP_DEEP_ATTRS, PATH, TEXT, MAPS, MAPS),
+    RULE(OP_BIND_SOURCE, FILLS, 4, STEP_RECURSIVE | STEP_CREATE | STEP_DEEP_ATTRS | STEP_DEEP_IDMAP, PATH, TEXT, MAPS,
+         MAPS),
     RULE(OP_FS_SOURCE, FILLS, 1, 0, NAME, TEXT, NONE, OPTIONS),
     RULE(OP_HOLD_MOUNT, TAKES, 0, 0, NAME),
     RULE(OP_HELD_SOURCE, FILLS, 3, STEP_RECURSIVE, NAME),
@@ -75,7 +76,7 @@ static const struct step_rule rules[] = {
     RULE(OP_UMASK, NO_SLOT, 1, 0, NONE),
     RULE(OP_SESSION_KEYRING, NO_SLOT, 0, 0, TEXT),
     RULE(OP_SESSION, NO_SLOT, 0, STEP_TERMINAL | STEP_CONSOLE, NONE),
-    RULE(OP_CHOWN_STDIO, NO_SLOT, 2, 0, NONE),
+    RULE(OP_CHOWN_STDIO, NO_SLOT, 3, 0, NONE),
     RULE(OP_USER, NO_SLOT, 2, 0, GROUPS),
     RULE(OP_CAPABILITIES, NO_SLOT, 5, 0, NONE),
     RULE(OP_NO_NEW_PRIVILEGES, NO_SLOT, 0, 0, NONE),
@@ -248,6 +249,8 @@ static const char *check_words(const struct plan_step *step)
         good = (int64_t)w[0] >= -1000 && (int64_t)w[0] <= 1000;
         break;
     case OP_CHOWN_STDIO:
+        good = fits(w[0], UINT32_MAX - 1) && fits(w[1], UINT32_MAX - 1) && fits(w[2], UINT32_MAX - 1);
+        break;
     case OP_USER:
         good = fits(w[0], UINT32_MAX - 1) && fits(w[1], UINT32_MAX - 1);
         break;

@@ -92,8 +92,9 @@ enum {
     STEP_CLAMP = 4,      /* rlimit, oom-score: keep what is in force rather than fail */
     STEP_TERMINAL = 8,   /* session */
     STEP_CONSOLE = 16,   /* session */
-    STEP_COPY_UP = 32,   /* mount */
-    STEP_DEEP_ATTRS = 64 /* bind-source, bind-inside: attributes for the tree below too */
+    STEP_COPY_UP = 32,    /* mount */
+    STEP_DEEP_ATTRS = 64, /* bind-source, bind-inside: attributes for the tree below too */
+    STEP_DEEP_IDMAP = 128 /* bind-source: the tree below is idmapped too */
 };
 
 enum plan_idmap { IDMAP_NONE = 0, IDMAP_POD = 1, IDMAP_GIVEN = 2 };

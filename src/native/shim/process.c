@@ -128,21 +128,33 @@ int do_session_keyring(struct execution *e, const struct plan_step *step)
 }
 
 /* Pipes and terminals the program was given are to be its own; the null device and files are not. */
-int do_chown_stdio(struct execution *e, const struct plan_step *step)
+static int chown_stdio(uid_t uid)
 {
-    (void)e;
     for (int fd = 0; fd < 3; fd++) {
         struct stat st;
         if (fstat(fd, &st) < 0)
             return -errno;
         int ours = S_ISFIFO(st.st_mode) || S_ISSOCK(st.st_mode) || (S_ISCHR(st.st_mode) && !path_is_null_device(fd));
-        if (!ours || st.st_uid == step->w[0])
+        if (!ours || st.st_uid == uid)
             continue;
-        int result = sys(fchown(fd, (uid_t)step->w[0], (gid_t)-1));
+        int result = sys(fchown(fd, uid, (gid_t)-1));
         if (result < 0 && result != -EPERM && result != -EINVAL && result != -EROFS)
             return result;
     }
     return 0;
+}
+
+int do_chown_stdio(struct execution *e, const struct plan_step *step)
+{
+    (void)e;
+    return chown_stdio((uid_t)step->w[0]);
+}
+
+/* What the shim made belongs to an id that the namespace about to be joined does not know: nobody there may change it. */
+int give_stdio_away(struct execution *e)
+{
+    const struct plan_step *step = find_later(e, OP_CHOWN_STDIO);
+    return step && step->w[2] ? chown_stdio((uid_t)step->w[2]) : 0;
 }
 
 /* ---------------------------------------------------------------------------------------------- labels */

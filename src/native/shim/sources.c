@@ -152,7 +152,7 @@ int do_bind_source(struct execution *e, const struct plan_step *step)
         return failed(e, DETAIL_SOURCE, mount);
     result = set_attributes(e, mount, step, step->flags & STEP_DEEP_ATTRS);
     if (result >= 0 && step->w[3] != IDMAP_NONE)
-        result = idmap_mount(e, step, mount, step->w[3], step->flags & STEP_RECURSIVE);
+        result = idmap_mount(e, step, mount, step->w[3], step->flags & STEP_DEEP_IDMAP);
     if (result < 0) {
         close(mount);
         return result;

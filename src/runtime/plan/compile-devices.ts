@@ -56,7 +56,7 @@ function deviceStep(device: OciDevice, facts: LaunchFacts, plan: PlanBuilder): I
     plan.outer.push({
       op: 'bind-source',
       slot,
-      path: device.path,
+      path: facts.deviceSources?.get(device.path) ?? device.path,
       name: device.path,
       recursive: false,
       attributes: { set: 0, clear: 0, propagation: 0, recursive: false },

@@ -1,5 +1,5 @@
 import type { OciNamespaceType, OciSpec } from '../spec/oci.js';
-import { compileProcess, processOf } from './compile-process.js';
+import { compileProcess, idMapsOf, processOf } from './compile-process.js';
 import type { ExecFacts } from './facts.js';
 import type { LaunchPlan, NamespaceKind, NamespaceSource, OuterStep } from './plan.js';
 
@@ -44,7 +44,14 @@ export function compileExecPlan(spec: OciSpec, facts: ExecFacts): LaunchPlan {
     inner: [
       { op: 'enter-mount', source },
       { op: 'session', terminal: facts.terminal, console: false },
-      ...compileProcess({ process, kernel: facts.kernel, seccomp: facts.seccomp, late: [], keyring: '' }),
+      ...compileProcess({
+        process,
+        kernel: facts.kernel,
+        seccomp: facts.seccomp,
+        late: [],
+        keyring: '',
+        ...(types.has('user') ? { ids: idMapsOf(spec) } : {}),
+      }),
     ],
   };
 }

@@ -76,7 +76,16 @@ function bindSource(mount: OciMount, options: ParsedMountOptions, slot: number, 
   }
   if (!source.startsWith('/')) throw invalid(`${field}.source`, `"${source}" is not an absolute path`);
   const idmap = bindIdmap(mount, options, field);
-  return { op: 'bind-source', slot, path: source, name: mount.destination, recursive: deep, attributes, idmap };
+  return {
+    op: 'bind-source',
+    slot,
+    path: source,
+    name: mount.destination,
+    recursive: deep,
+    attributes,
+    idmap,
+    ...(options.recursiveIdmap && idmap !== 'none' ? { idmapRecursive: true } : {}),
+  };
 }
 
 function bindIdmap(

@@ -1,5 +1,7 @@
 import { RuntimeError, invalid } from '../../kit/errors.js';
-import type { OciCapabilities, OciProcess, OciRlimit } from '../spec/oci.js';
+import { toHost, type IdMappings } from '../idmap/mapping.js';
+import type { IdMapping } from '../model.js';
+import type { OciCapabilities, OciIdMapping, OciProcess, OciRlimit, OciSpec } from '../spec/oci.js';
 import { capabilityMask } from './capabilities.js';
 import type { LaunchKernelFacts, SeccompFilter } from './facts.js';
 import { RLIMIT } from './kernel.js';
@@ -16,12 +18,27 @@ export interface ProcessInput {
   readonly late: readonly InnerStep[];
   /** The session keyring's name; undefined keeps the one there is. */
   readonly keyring: string | undefined;
+  /** Maps of the user namespace the process is in; absent: the host's. Without lines, as a joined one may be, unknown. */
+  readonly ids?: IdMappings;
 }
+
+/** The spec's maps, under the names of the mapping algebra. */
+export const idMapsOf = ({ linux }: OciSpec): IdMappings => ({
+  uids: (linux.uidMappings ?? []).map(mappingOf),
+  gids: (linux.gidMappings ?? []).map(mappingOf),
+});
+
+const mappingOf = ({ containerID, hostID, size }: OciIdMapping): IdMapping => ({
+  containerId: containerID,
+  hostId: hostID,
+  size,
+});
 
 /** In the order that lets every step still do what it must, and leaves nothing behind it that the next could miss. */
 export function compileProcess(input: ProcessInput): InnerStep[] {
   const { process, kernel } = input;
   checkProcess(process);
+  if (input.ids !== undefined) checkMapped(process, input.ids);
   return [
     ...rlimits(process.rlimits ?? [], kernel),
     ...oomScore(process.oomScoreAdj, kernel),
@@ -31,11 +48,28 @@ export function compileProcess(input: ProcessInput): InnerStep[] {
     ...label('apparmor', process.apparmorProfile),
     ...label('selinux', process.selinuxLabel),
     { op: 'cwd', path: process.cwd, create: false },
-    { op: 'chown-stdio', uid: process.user.uid, gid: process.user.gid },
+    chownStdio(process, input.ids),
     { op: 'user', uid: process.user.uid, gid: process.user.gid, groups: groups(process) },
     ...privileges(input),
     { op: 'exec', args: process.args, env: process.env },
   ];
+}
+
+function chownStdio({ user }: OciProcess, ids: IdMappings | undefined): InnerStep {
+  const outside = toHost(ids?.uids ?? [], user.uid);
+  return { op: 'chown-stdio', uid: user.uid, gid: user.gid, ...(outside === undefined ? {} : { outside }) };
+}
+
+/** The kernel would say EINVAL in the middle of a start. */
+function checkMapped({ user }: OciProcess, { uids, gids }: IdMappings): void {
+  const check = (lines: readonly IdMapping[], id: number, field: string): void => {
+    if (lines.length > 0 && toHost(lines, id) === undefined) {
+      throw invalid(`process.user.${field}`, `${id} is not mapped in the user namespace`);
+    }
+  };
+  check(uids, user.uid, 'uid');
+  check(gids, user.gid, 'gid');
+  (user.additionalGids ?? []).forEach((gid, index) => check(gids, gid, `additionalGids[${index}]`));
 }
 
 /**

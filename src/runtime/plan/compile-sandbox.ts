@@ -1,6 +1,6 @@
 import type { SandboxPlanOptions } from './facts.js';
 import { MOUNT_ATTR, MS } from './kernel.js';
-import type { FsOption, InnerStep, LaunchPlan, NamespaceKind, OuterStep } from './plan.js';
+import type { FsOption, IdMapLine, InnerStep, LaunchPlan, NamespaceKind, OuterStep } from './plan.js';
 
 export type { SandboxPlanOptions } from './facts.js';
 
@@ -22,15 +22,15 @@ const shmSlot = 0;
 const rootSlot = 1;
 
 function outerSteps(options: SandboxPlanOptions, own: ReadonlySet<NamespaceKind>, pause: boolean): OuterStep[] {
-  const { shm, namespaces, cgroup } = options;
+  const { shm, namespaces, cgroup, idMaps } = options;
   return [
-    ...(shm === undefined ? [] : [tmpfs(shmSlot, 'shm', '1777', `${shm.bytes}`)]),
+    ...(shm === undefined ? [] : [tmpfs(shmSlot, 'shm', '1777', `${shm.bytes}`, ownerOf(idMaps))]),
     ...(pause ? [tmpfs(rootSlot, 'root', '555', '4k')] : []),
     {
       op: 'clone',
       create: pause ? [...namespaces, 'mnt'] : namespaces,
-      uidMap: [],
-      gidMap: [],
+      uidMap: idMaps?.uids ?? [],
+      gidMap: idMaps?.gids ?? [],
       cgroupDir: cgroup?.v2Dir ?? '',
       cgroupProcs: cgroup?.v1Procs ?? [],
     },
@@ -40,11 +40,18 @@ function outerSteps(options: SandboxPlanOptions, own: ReadonlySet<NamespaceKind>
   ];
 }
 
-function tmpfs(slot: number, source: string, mode: string, size: string): OuterStep {
-  const options: FsOption[] = [
-    { key: 'mode', value: mode },
-    { key: 'size', value: size },
+/** Made by the host's root, so the host's ids: without them the pod's root would not own its /dev/shm. */
+function ownerOf(maps: SandboxPlanOptions['idMaps']): FsOption[] {
+  if (maps === undefined) return [];
+  const root = (lines: readonly IdMapLine[]): string => `${lines.find(({ inside }) => inside === 0)?.outside ?? 0}`;
+  return [
+    { key: 'uid', value: root(maps.uids) },
+    { key: 'gid', value: root(maps.gids) },
   ];
+}
+
+function tmpfs(slot: number, source: string, mode: string, size: string, owner: FsOption[] = []): OuterStep {
+  const options: FsOption[] = [{ key: 'mode', value: mode }, { key: 'size', value: size }, ...owner];
   return { op: 'fs-source', slot, fstype: 'tmpfs', source, options, attributes: hardened };
 }
 

@@ -3,7 +3,7 @@ import type { OciNamespaceType, OciSpec } from '../spec/oci.js';
 import { planBuilder, type PlanBuilder } from './builder.js';
 import { compileDevices } from './compile-devices.js';
 import { compileMounts, idMapLine, withLabel } from './compile-mounts.js';
-import { compileProcess, processOf } from './compile-process.js';
+import { compileProcess, idMapsOf, processOf } from './compile-process.js';
 import type { LaunchFacts, LaunchNamespace } from './facts.js';
 import { namespaceKinds } from './kinds.js';
 import { MOUNT_ATTR, MS } from './kernel.js';
@@ -57,6 +57,7 @@ export function compilePlan(spec: OciSpec, facts: LaunchFacts): LaunchPlan {
       seccomp: facts.seccomp,
       late: ownCgroups && !v2 ? [{ op: 'unshare-cgroup' }] : [],
       keyring: '',
+      ...(inUserNamespace(namespaces) ? { ids: idMapsOf(spec) } : {}),
     }),
   );
   compileClone(spec, facts, namespaces, plan);
@@ -85,6 +86,8 @@ function resolveNamespaces(spec: OciSpec, facts: LaunchFacts): Namespaces {
   }
   return result;
 }
+
+const inUserNamespace = (namespaces: Namespaces): boolean => (namespaces.get('user')?.from ?? 'host') !== 'host';
 
 /** The clone comes last of the outer steps: everything the child needs is open by then. */
 function compileClone(spec: OciSpec, facts: LaunchFacts, namespaces: Namespaces, plan: PlanBuilder): void {
@@ -131,7 +134,8 @@ function compileRoot(spec: OciSpec, facts: LaunchFacts, plan: PlanBuilder): void
       name: 'rootfs',
       recursive: true,
       attributes: { set: 0, clear: 0, propagation: MS.PRIVATE, recursive: true },
-      idmap: 'none',
+      idmap: rootfs.idmap ?? 'none',
+      ...(rootfs.idmap === 'pod' ? { idmapRecursive: true } : {}),
     });
   }
   plan.inner.push(

@@ -45,6 +45,7 @@ const table: { readonly [Op in Step['op']]: Words<Of<Op>> } = {
       `${s.recursive ? 'rbind' : 'bind'} of ${s.path} into slot ${s.slot}`,
       attributesWords(s.attributes),
       idmapWords(s.idmap),
+      s.idmapRecursive === true ? 'idmapped below too' : '',
       s.create === true ? 'made when missing' : '',
     ],
   },
@@ -126,7 +127,10 @@ const table: { readonly [Op in Step['op']]: Words<Of<Op>> } = {
     does: (s) => (s.terminal ? 'take terminal' : 'make session'),
     with: (s) => [s.console ? 'as /dev/console' : ''],
   },
-  'chown-stdio': { does: () => 'hand over stdio', with: (s) => [`to ${s.uid}:${s.gid}`] },
+  'chown-stdio': {
+    does: () => 'hand over stdio',
+    with: (s) => [`to ${s.uid}:${s.gid}`, s.outside === undefined ? '' : `${s.outside} outside`],
+  },
   user: {
     does: (s) => `become user ${s.uid}:${s.gid}`,
     with: (s) => [s.groups.length === 0 ? 'no groups' : `groups ${s.groups.join(' ')}`],

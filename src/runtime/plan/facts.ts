@@ -1,4 +1,4 @@
-import type { NamespaceKind, NamespaceSource } from './plan.js';
+import type { IdMapLine, NamespaceKind, NamespaceSource } from './plan.js';
 
 /** What the compilers must know beyond the OCI spec. Gathered before; nothing is looked up while compiling. */
 export interface LaunchFacts {
@@ -13,6 +13,8 @@ export interface LaunchFacts {
   readonly seccomp?: SeccompFilter;
   /** How device nodes come to be. `bind` where mknod(2) is refused (user namespaces). Default `mknod`. */
   readonly devices?: 'mknod' | 'bind';
+  /** Where on the host a device to be bound is, if not at the path it gets. */
+  readonly deviceSources?: ReadonlyMap<string, string>;
 }
 
 export type RootfsFacts =
@@ -27,7 +29,12 @@ export type RootfsFacts =
       /** The lower layers hold container ids. Default `none`. */
       readonly idmap?: 'none' | 'pod';
     }
-  | { readonly kind: 'directory'; readonly path: string };
+  | {
+      readonly kind: 'directory';
+      readonly path: string;
+      /** The directory holds container ids. Default `none`. */
+      readonly idmap?: 'none' | 'pod';
+    };
 
 export type LaunchNamespace = { readonly from: 'new' } | { readonly from: 'host' } | NamespaceSource;
 
@@ -88,6 +95,8 @@ export interface SandboxPlanOptions {
   readonly sysctls: readonly (readonly [string, string])[];
   /** The pod's /dev/shm, held as a detached tmpfs under `name`. */
   readonly shm: { readonly name: string; readonly bytes: number } | undefined;
+  /** Maps of the pod's user namespace, needed when `user` is owned; all its other namespaces belong to that. */
+  readonly idMaps?: { readonly uids: readonly IdMapLine[]; readonly gids: readonly IdMapLine[] };
   /** Cgroup of the pause process; needed when `pid` is owned. */
   readonly cgroup: CgroupJoin | undefined;
 }

@@ -17,6 +17,8 @@ export interface ParsedMountOptions {
   readonly recursiveBind: boolean;
   /** `idmap` or `ridmap`. */
   readonly idmap: boolean;
+  /** `ridmap`. */
+  readonly recursiveIdmap: boolean;
   readonly copyUp: boolean;
   /** What is left belongs to the file system. */
   readonly data: readonly FsOption[];
@@ -75,6 +77,7 @@ export function parseMountOptions(options: readonly string[], field: string): Pa
     bind: false,
     recursiveBind: false,
     idmap: false,
+    recursiveIdmap: false,
     copyUp: false,
     data: [] as FsOption[],
   };
@@ -94,8 +97,10 @@ function applyWord(result: Mutable, option: string): boolean {
   if (option === 'bind' || option === 'rbind') {
     result.bind = true;
     result.recursiveBind ||= option === 'rbind';
-  } else if (option === 'idmap' || option === 'ridmap') result.idmap = true;
-  else if (option === 'tmpcopyup') result.copyUp = true;
+  } else if (option === 'idmap' || option === 'ridmap') {
+    result.idmap = true;
+    result.recursiveIdmap ||= option === 'ridmap';
+  } else if (option === 'tmpcopyup') result.copyUp = true;
   else return false;
   return true;
 }

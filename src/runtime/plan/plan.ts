@@ -72,6 +72,8 @@ export type OuterStep =
       readonly recursive: boolean;
       readonly attributes: MountAttributes;
       readonly idmap: 'none' | 'pod' | { readonly uids: readonly IdMapLine[]; readonly gids: readonly IdMapLine[] };
+      /** The mounts below are idmapped too; else they show the host's ids. */
+      readonly idmapRecursive?: boolean;
       /** What the user calls this mount, for messages. */
       readonly name: string;
       readonly create?: boolean;
@@ -188,7 +190,11 @@ export type InnerStep =
   | { readonly op: 'session-keyring'; readonly name: string }
   /** setsid; with a terminal: the pty slave from the shim becomes the controlling terminal and /dev/console. */
   | { readonly op: 'session'; readonly terminal: boolean; readonly console: boolean }
-  | { readonly op: 'chown-stdio'; readonly uid: number; readonly gid: number }
+  /**
+   * Gives pipes and sockets to the user. `outside` is the host's id for `uid`: what the shim made belongs to an id that a
+   * user namespace does not know, so it is given away before that is joined.
+   */
+  | { readonly op: 'chown-stdio'; readonly uid: number; readonly gid: number; readonly outside?: number }
   | { readonly op: 'user'; readonly uid: number; readonly gid: number; readonly groups: readonly number[] }
   | {
       readonly op: 'capabilities';

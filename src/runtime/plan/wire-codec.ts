@@ -20,6 +20,7 @@ export const stepFlags = {
   console: 16,
   copyUp: 32,
   deepAttributes: 64,
+  deepIdmap: 128,
 } as const;
 
 const corrupt = (message: string): RuntimeError => new RuntimeError('corrupt', `launch plan: ${message}`);
@@ -201,6 +202,12 @@ export const byteStrings = (index: number): Codec<readonly Uint8Array[]> => ({
 export const number = (index: number): Codec<number> => ({
   put: (r, value) => r.word(index, BigInt(value)),
   get: (r) => Number(r.word(index)),
+});
+
+/** 0 stands for absent. */
+export const optionalNumber = (index: number): Codec<number | undefined> => ({
+  put: (r, value) => (value === undefined ? undefined : r.word(index, BigInt(value))),
+  get: (r) => Number(r.word(index)) || undefined,
 });
 
 export const signed = (index: number): Codec<number> => ({

@@ -33,6 +33,7 @@ export const outerTable: StepTable<OuterStep> = {
     recursive: at.flag(stepFlags.recursive),
     attributes: at.attributes(stepFlags.deepAttributes),
     idmap: at.bindIdmap,
+    idmapRecursive: at.optionalFlag(stepFlags.deepIdmap),
     create: at.optionalFlag(stepFlags.create),
   }),
   'fs-source': step(3, {
@@ -106,7 +107,7 @@ export const innerTable: StepTable<InnerStep> = {
   umask: step(51, { mask: at.number(0) }),
   'session-keyring': step(52, { name: at.text(0) }),
   session: step(53, { terminal: at.flag(stepFlags.terminal), console: at.flag(stepFlags.console) }),
-  'chown-stdio': step(54, { uid: at.number(0), gid: at.number(1) }),
+  'chown-stdio': step(54, { uid: at.number(0), gid: at.number(1), outside: at.optionalNumber(2) }),
   user: step(55, { uid: at.number(0), gid: at.number(1), groups: at.numbers(0) }),
   capabilities: step(56, {
     bounding: at.word(0),

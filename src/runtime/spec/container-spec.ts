@@ -1,9 +1,26 @@
 import { invalid } from '../../kit/errors.js';
-import type { ContainerConfig, ContainerSecurity, ImageRunConfig, Mount, PodSandboxConfig } from '../model.js';
+import type { IdMappings } from '../idmap/mapping.js';
+import type {
+  ContainerConfig,
+  ContainerSecurity,
+  IdMapping,
+  ImageRunConfig,
+  Mount,
+  PodSandboxConfig,
+} from '../model.js';
 import { defaultMounts } from './defaults.js';
 import { Environment, defaultPath } from './environment.js';
 import type { ContainerNamespaces } from './namespaces.js';
-import type { OciCapabilities, OciDevice, OciDeviceRule, OciMount, OciNamespace, OciRlimit, OciSpec } from './oci.js';
+import type {
+  OciCapabilities,
+  OciDevice,
+  OciDeviceRule,
+  OciIdMapping,
+  OciMount,
+  OciNamespace,
+  OciRlimit,
+  OciSpec,
+} from './oci.js';
 import type { ResolvedUser } from './user.js';
 
 /** Files the pod's run request made, bound into every container unless a mount of the request takes their place. */
@@ -40,6 +57,8 @@ export interface ContainerSpecInput {
   readonly seccomp: unknown;
   readonly apparmorProfile: string | undefined;
   readonly pidsLimit: number | undefined;
+  /** Of the pod's user namespace; absent without one. */
+  readonly mappings?: IdMappings;
 }
 
 /** Source of a mount the shim holds for the pod, in the one form that `plan/compile` knows. */
@@ -68,6 +87,9 @@ export function containerSpec(input: ContainerSpecInput): OciSpec {
     annotations: { 'io.kubernetes.cri.container-name': config.metadata.name },
     linux: {
       namespaces: ociNamespaces(input.namespaces),
+      ...(input.mappings === undefined
+        ? {}
+        : { uidMappings: input.mappings.uids.map(ociMapping), gidMappings: input.mappings.gids.map(ociMapping) }),
       cgroupsPath: input.cgroupsPath,
       devices: input.devices.map(({ access: _, ...device }) => device),
       resources: ociResources(input),
@@ -141,7 +163,14 @@ const kindToOci: readonly (readonly [keyof ContainerNamespaces, OciNamespace['ty
   ['uts', 'uts'],
   ['mnt', 'mount'],
   ['cgroup', 'cgroup'],
+  ['user', 'user'],
 ];
+
+const ociMapping = ({ containerId, hostId, size }: IdMapping): OciIdMapping => ({
+  containerID: containerId,
+  hostID: hostId,
+  size,
+});
 
 /** Namespaces shared with the host have no entry; joined ones are told to the plan compiler beside the spec. */
 const ociNamespaces = (namespaces: ContainerNamespaces): OciNamespace[] =>
@@ -152,6 +181,7 @@ function containerMounts(input: ContainerSpecInput): OciMount[] {
   const base = defaultMounts({
     privileged: config.security.privileged,
     hostNetwork: sandbox.security.namespaces.network === 'node',
+    ...(input.mappings === undefined ? {} : { mappings: input.mappings }),
   });
   const shm: OciMount =
     'held' in files.shm
@@ -202,11 +232,18 @@ const propagationOption = {
 
 function bindMount(mount: Mount): OciMount {
   const access = mount.recursiveReadOnly ? 'rro' : mount.readonly ? 'ro' : 'rw';
-  return {
+  const bind: OciMount = {
     destination: mount.containerPath,
     type: 'bind',
     source: mount.hostPath,
     options: ['rbind', propagationOption[mount.propagation], access, ...mount.options],
+  };
+  if (mount.uidMappings.length === 0 && mount.gidMappings.length === 0) return bind;
+  return {
+    ...bind,
+    options: [...(bind.options ?? []), 'idmap'],
+    uidMappings: mount.uidMappings.map(ociMapping),
+    gidMappings: mount.gidMappings.map(ociMapping),
   };
 }
 

@@ -1,3 +1,4 @@
+import { toHost, type IdMappings } from '../idmap/mapping.js';
 import type { OciMount } from './oci.js';
 
 /** Capabilities of a container that asks for nothing else. */
@@ -45,11 +46,40 @@ export const defaultReadonlyPaths: readonly string[] = [
 /** Bytes of the /dev/shm of a pod, as every peer has it. */
 export const shmBytes = 64 * 1024 * 1024;
 
+export interface DefaultMountFacts {
+  readonly privileged: boolean;
+  readonly hostNetwork: boolean;
+  /** Of the pod's user namespace; absent without one. */
+  readonly mappings?: IdMappings;
+}
+
+/** A sysfs shows the network namespace it was mounted in, and takes rights over that. */
+const ownSys = (access: string): OciMount => ({
+  destination: '/sys',
+  type: 'sysfs',
+  source: 'sysfs',
+  options: ['nosuid', 'noexec', 'nodev', access],
+});
+
+/** Without rights over the host's network only a bind is left; what hangs below must not be writable either. */
+const hostSys: OciMount = {
+  destination: '/sys',
+  type: 'bind',
+  source: '/sys',
+  options: ['rbind', 'rprivate', 'rnosuid', 'rnoexec', 'rnodev', 'rro'],
+};
+
+const ttyGid = 5;
+
+/** devpts refuses a group that the user namespace does not know. */
+const ttyGroup = (mappings: IdMappings | undefined): string[] =>
+  mappings === undefined || toHost(mappings.gids, ttyGid) !== undefined ? [`gid=${ttyGid}`] : [];
+
 /**
  * The mounts every container starts from (runtime-spec "Default Filesystems" and what peers add). Order matters: later
  * ones lie beneath earlier ones.
  */
-export function defaultMounts(facts: { readonly privileged: boolean; readonly hostNetwork: boolean }): OciMount[] {
+export function defaultMounts(facts: DefaultMountFacts): OciMount[] {
   const access = facts.privileged ? 'rw' : 'ro';
   return [
     { destination: '/proc', type: 'proc', source: 'proc', options: ['nosuid', 'noexec', 'nodev'] },
@@ -63,10 +93,10 @@ export function defaultMounts(facts: { readonly privileged: boolean; readonly ho
       destination: '/dev/pts',
       type: 'devpts',
       source: 'devpts',
-      options: ['nosuid', 'noexec', 'newinstance', 'ptmxmode=0666', 'mode=0620', 'gid=5'],
+      options: ['nosuid', 'noexec', 'newinstance', 'ptmxmode=0666', 'mode=0620', ...ttyGroup(facts.mappings)],
     },
     { destination: '/dev/mqueue', type: 'mqueue', source: 'mqueue', options: ['nosuid', 'noexec', 'nodev'] },
-    { destination: '/sys', type: 'sysfs', source: 'sysfs', options: ['nosuid', 'noexec', 'nodev', access] },
+    facts.hostNetwork && facts.mappings !== undefined ? hostSys : ownSys(access),
     {
       destination: '/sys/fs/cgroup',
       type: 'cgroup',

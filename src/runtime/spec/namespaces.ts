@@ -1,4 +1,5 @@
 import { invalid } from '../../kit/errors.js';
+import { keyOf } from '../idmap/mapping.js';
 import type { NamespaceOptions, StringMap } from '../model.js';
 
 /**
@@ -7,16 +8,33 @@ import type { NamespaceOptions, StringMap } from '../model.js';
  */
 export interface SandboxNamespaces {
   /** Made for the pod and held by its shim. */
-  readonly own: readonly ('net' | 'ipc' | 'uts' | 'pid')[];
+  readonly own: readonly ('net' | 'ipc' | 'uts' | 'pid' | 'user')[];
 }
 
 export function sandboxNamespaces(options: NamespaceOptions): SandboxNamespaces {
-  const own: ('net' | 'ipc' | 'uts' | 'pid')[] = [];
+  const own: ('net' | 'ipc' | 'uts' | 'pid' | 'user')[] = [];
   // The UTS namespace follows the network: a pod in the host's network also has the host's name.
   if (options.network === 'pod') own.push('net', 'uts');
   if (options.ipc === 'pod') own.push('ipc');
   if (options.pid === 'pod') own.push('pid');
+  if (hasUserNamespace(options)) own.push('user');
   return { own };
+}
+
+/** From an old kubelet, which says nothing of user namespaces, a pod has none. */
+export const hasUserNamespace = (options: NamespaceOptions): boolean => options.userns?.mode === 'pod';
+
+/**
+ * Refuses what a user namespace cannot go with: whoever has no rights over the host's PID or IPC namespace can mount
+ * neither its /proc nor its message queues. The host's network is possible (its /sys comes as a read-only bind).
+ */
+export function checkUserNamespace(options: NamespaceOptions, field: string): void {
+  if (!hasUserNamespace(options)) return;
+  for (const kind of ['pid', 'ipc'] as const) {
+    if (options[kind] !== 'node') continue;
+    const reason = "the pod's user namespace has no rights over the host's";
+    throw invalid(`${field}.${kind}`, `is node, which a pod in a user namespace cannot be: ${reason}`);
+  }
 }
 
 /** Where each namespace of a container comes from. */
@@ -33,6 +51,7 @@ export interface ContainerNamespaces {
   readonly pid: ContainerNamespace;
   readonly mnt: ContainerNamespace;
   readonly cgroup: ContainerNamespace;
+  readonly user: ContainerNamespace;
 }
 
 /**
@@ -50,6 +69,8 @@ export function containerNamespaces(
     throw invalid(`${field}.network`, `is ${options.network}, but the pod's is ${sandbox.network}`);
   }
   if (options.ipc !== sandbox.ipc) throw invalid(`${field}.ipc`, `is ${options.ipc}, but the pod's is ${sandbox.ipc}`);
+  checkSameUserNamespace(sandbox, options, `${field}.userns_options`);
+  checkUserNamespace({ ...sandbox, pid: options.pid }, field);
   const net = fromPodOrHost(sandbox.network);
   return {
     net,
@@ -58,7 +79,17 @@ export function containerNamespaces(
     pid: pidNamespace(sandbox, options, `${field}.pid`),
     mnt: { from: 'new' },
     cgroup: { from: facts.cgroupNamespace ? 'new' : 'host' },
+    user: { from: hasUserNamespace(sandbox) ? 'pod' : 'host' },
   };
+}
+
+function checkSameUserNamespace(sandbox: NamespaceOptions, options: NamespaceOptions, field: string): void {
+  const words = (option: NamespaceOptions): string =>
+    hasUserNamespace(option)
+      ? `pod, uids ${keyOf(option.userns?.uids ?? [])}, gids ${keyOf(option.userns?.gids ?? [])}`
+      : 'node';
+  const [wanted, own] = [words(options), words(sandbox)];
+  if (wanted !== own) throw invalid(field, `is ${wanted}, but the pod's is ${own}`);
 }
 
 const fromPodOrHost = (mode: 'pod' | 'node'): ContainerNamespace => ({ from: mode === 'pod' ? 'pod' : 'host' });

@@ -144,6 +144,11 @@ function containerPlans(): GoldenPlan[] {
     },
     { name: 'container-mount-options', plan: mountOptionsPlan() },
     { name: 'container-own-names', plan: ownNamesPlan() },
+    { name: 'container-user-namespace', plan: userNamespacePlan(mapped) },
+    {
+      name: 'container-user-namespace-rootfs',
+      plan: userNamespacePlan({ ...mapped, rootfs: { kind: 'directory', path: '/srv/root', idmap: 'pod' } }),
+    },
   ];
 }
 
@@ -168,6 +173,48 @@ function mountOptionsPlan(): LaunchPlan {
     },
     linux: { mountLabel: 'system_u:object_r:container_file_t:s0' },
   });
+}
+
+const ids = [{ containerID: 0, hostID: 100000, size: 65536 }];
+const inPodUserNamespace: SpecChanges['linux'] = {
+  namespaces: [{ type: 'user' }, { type: 'mount' }, { type: 'pid' }, { type: 'network' }],
+  uidMappings: ids,
+  gidMappings: ids,
+};
+
+const mapped: LaunchFacts = {
+  ...v2,
+  rootfs: {
+    kind: 'overlay',
+    lower: ['/layers/2/fs', '/layers/1/fs'],
+    upper: '/snapshots/c1/upper',
+    work: '/snapshots/c1/work',
+    idmap: 'pod',
+  },
+  namespaces: { ...v2.namespaces, user: fromPod },
+  rootOn: '/proc',
+  devices: 'bind',
+  deviceSources: new Map([['/dev/fuse', '/dev/other']]),
+};
+
+function userNamespacePlan(facts: LaunchFacts): LaunchPlan {
+  return container(
+    {
+      process: { user: { uid: 1000, gid: 1000 } },
+      spec: {
+        mounts: [
+          ...usualMounts,
+          { destination: '/a', source: '/src', options: ['rbind', 'idmap'], uidMappings: ids, gidMappings: ids },
+          { destination: '/b', source: '/src', options: ['rbind', 'ridmap'], uidMappings: ids, gidMappings: ids },
+        ],
+      },
+      linux: {
+        ...inPodUserNamespace,
+        devices: [{ path: '/dev/fuse', type: 'c', major: 10, minor: 229, fileMode: 0o666 }],
+      },
+    },
+    facts,
+  );
 }
 
 function ownNamesPlan(): LaunchPlan {
@@ -199,6 +246,26 @@ function otherPlans(): GoldenPlan[] {
     {
       name: 'sandbox-host',
       plan: compileSandboxPlan({ ...base, namespaces: [], sysctls: [], shm: undefined, cgroup: undefined }),
+    },
+    {
+      name: 'sandbox-user-namespace',
+      plan: compileSandboxPlan({
+        ...base,
+        namespaces: ['pid', 'net', 'ipc', 'uts', 'user'],
+        shm,
+        cgroup: v2.cgroup.join,
+        idMaps: {
+          uids: [{ inside: 0, outside: 100000, count: 65536 }],
+          gids: [{ inside: 0, outside: 200000, count: 65536 }],
+        },
+      }),
+    },
+    {
+      name: 'exec-user-namespace',
+      plan: compileExecPlan(
+        testSpec('true', { process: { user: { uid: 7, gid: 8 } }, linux: { ...inPodUserNamespace } }),
+        { containerId: 'c1', args: ['id'], terminal: false, cgroup: v2.cgroup, kernel },
+      ),
     },
     {
       name: 'exec',
