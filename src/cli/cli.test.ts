@@ -84,6 +84,8 @@ function echo(id: string): ContainerStreams {
     },
     write: (data) => Promise.resolve(listener?.('stderr', data)),
     end: () => finish(),
+    pause: () => undefined,
+    resume: () => undefined,
     ended,
     close: () => finish(),
   };

@@ -1,3 +1,4 @@
+import type { Duplex } from 'node:stream';
 import type { Call } from '../kit/call.js';
 import type {
   ContainerConfig,
@@ -61,6 +62,11 @@ export interface SandboxRequests {
   remove(idOrPrefix: string, call: Call): Promise<void>;
   status(idOrPrefix: string): SandboxView;
   list(filter: SandboxFilter): readonly SandboxView[];
+  /**
+   * A connection to a TCP port of the pod: 127.0.0.1, else ::1, of the network it uses. Each side's end of sending is
+   * passed on. `wrong-state` when the pod is not ready, `unavailable` when nobody listens.
+   */
+  dial(idOrPrefix: string, port: number, call: Call): Promise<Duplex>;
   /** Facts for verbose status: pid, namespaces, network result, spec, waterfall of the start. */
   inspect(idOrPrefix: string): Readonly<Record<string, unknown>>;
   /** The launch plan in the wire format; undefined once it is gone from the host. */
@@ -85,6 +91,8 @@ export interface ContainerRequests {
   /** Sets the size of a running container's terminal. */
   resize(idOrPrefix: string, rows: number, columns: number): Promise<void>;
   execSync(idOrPrefix: string, command: readonly string[], timeoutSeconds: number, call: Call): Promise<ExecOutcome>;
+  /** Runs a command in a running container; resolves when it runs. Ends with its tree when the streams are closed. */
+  exec(idOrPrefix: string, command: ExecCommand, call: Call): Promise<CommandStreams>;
   stats(idOrPrefix: string): Promise<ContainerStatsView>;
   listStats(filter: ContainerFilter): Promise<readonly ContainerStatsView[]>;
 }
@@ -106,9 +114,25 @@ export interface ContainerStreams {
   write(data: Uint8Array): Promise<void>;
   /** Closes the container's stdin when it was created with stdinOnce. */
   end(): void;
+  /** Takes no more output for now; beyond a bound, what the container says meanwhile is only in its log. */
+  pause(): void;
+  resume(): void;
   /** Resolves when the container has closed its output or the connection ended. */
   readonly ended: Promise<void>;
   close(): void;
+}
+
+export interface ExecCommand {
+  readonly args: readonly string[];
+  readonly stdin: boolean;
+  readonly terminal: boolean;
+}
+
+/** A running command's streams. While they are paused the command waits. */
+export interface CommandStreams extends Omit<ContainerStreams, 'ended'> {
+  resize(rows: number, columns: number): Promise<void>;
+  /** 0 to 255, 128 + signal when killed by one; after all output was told. */
+  readonly exited: Promise<number>;
 }
 
 export interface ImageRequests {

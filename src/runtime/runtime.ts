@@ -5,6 +5,7 @@ import type { Call } from '../kit/call.js';
 import { RuntimeError, isErrno } from '../kit/errors.js';
 import { KeyedLock } from '../kit/keyed-lock.js';
 import { createContainer } from './containers/create.js';
+import { execContainer } from './containers/exec.js';
 import { execSync } from './containers/exec-sync.js';
 import { removeContainer } from './containers/remove.js';
 import { reopenContainerLog } from './containers/reopen-log.js';
@@ -20,6 +21,7 @@ import type { Images } from './images/images.js';
 import { cleanOrphans, findOrphans } from './orphans.js';
 import type { Parts } from './parts.js';
 import { listContainers, listSandboxes } from './query.js';
+import { dialPod } from './sandbox/port-forward.js';
 import { removePodSandbox } from './sandbox/remove.js';
 import { checkHandler, runPodSandbox, type RunPodSandboxInput } from './sandbox/run.js';
 import { stopPodSandbox } from './sandbox/stop.js';
@@ -75,6 +77,7 @@ function sandboxRequests(parts: RuntimeOptions['parts'], joined: JoinedRequests,
     remove: (id, call) => locked(id, (found) => removePodSandbox(found, parts, call)),
     status: (id) => registry.sandbox(id).view,
     list: (filter) => listSandboxes(registry, filter),
+    dial: (id, port, call) => dialPod(id, port, parts, call),
     inspect: (id) => {
       const { record } = registry.sandbox(id);
       const directory = parts.paths.podDir(record.id);
@@ -131,6 +134,7 @@ function containerRequests(
     attach: (id, call) => attachContainer(id, parts, call),
     resize: (id, rows, columns) => resizeContainer(id, rows, columns, parts),
     execSync: (id, command, timeout, call) => execSync(id, command, timeout, parts, call),
+    exec: (id, command, call) => execContainer(id, command, parts, call),
     stats: (id) => reader.read(registry.container(id).view),
     listStats: async (filter) => {
       reader.retain(new Set([...registry.containers()].map(({ record }) => record.id)));

@@ -143,6 +143,7 @@ export function fakeRuntime(): FakeRuntime {
     return view;
   };
   const sandboxes: Runtime['sandboxes'] = {
+    dial: () => Promise.reject(new Error('not used here')),
     async run(input, call) {
       await change('sandboxes.run', input, call);
       const id = `pod-${fake.sandboxes.size + 1}`;
@@ -194,6 +195,7 @@ export function fakeRuntime(): FakeRuntime {
     updateResources: (id, resources, annotations, call) =>
       change('containers.updateResources', { id, resources, annotations }, call),
     attach: () => Promise.reject(new Error('not used here')),
+    exec: () => Promise.reject(new Error('not used here')),
     resize: () => Promise.resolve(),
     reopenLog: (id, call) => change('containers.reopenLog', id, call),
     async execSync(id, command, timeoutSeconds, call) {

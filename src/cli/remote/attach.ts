@@ -103,6 +103,8 @@ function remoteStreams(socket: Duplex, head: Buffer): ContainerStreams {
     },
     write: (data) => new Promise((resolve) => socket.write(encodeFrame(frame.stdin, data), () => resolve())),
     end: () => void socket.write(encodeFrame(frame.end)),
+    pause: () => void socket.pause(),
+    resume: () => void socket.resume(),
     ended: new Promise((resolve) => socket.once('close', () => resolve())),
     close: () => socket.destroy(),
   };

@@ -1,5 +1,3 @@
-import { readFile } from 'node:fs/promises';
-import { join } from 'node:path';
 import type { Call } from '../../kit/call.js';
 import { RuntimeError, invalid } from '../../kit/errors.js';
 import type { ExecOutcome } from '../facade.js';
@@ -8,9 +6,8 @@ import { compileExecPlan } from '../plan/compile-exec.js';
 import { encodePlan } from '../plan/wire.js';
 import { joinFacts } from './launch-facts.js';
 import type { ContainerRecord } from '../state/records.js';
-import { decodeSpec } from './spec-json.js';
 
-export type ExecSyncDeps = Pick<Parts, 'settings' | 'paths' | 'host' | 'registry' | 'cgroups' | 'seccomp' | 'kernel'>;
+export type ExecSyncDeps = Pick<Parts, 'settings' | 'registry' | 'cgroups' | 'kernel' | 'templates'>;
 
 /**
  * ExecSync: a join plan through the shim. The command gets the container's environment, user, capabilities and seccomp
@@ -56,9 +53,10 @@ export async function execPlan(
   { args, terminal }: { readonly args: readonly string[]; readonly terminal: boolean },
   deps: ExecSyncDeps,
 ): Promise<Uint8Array> {
-  const spec = decodeSpec(await readFile(join(deps.paths.bundle(record.sandboxId, record.id), 'config.json'), 'utf8'));
-  const facts = joinFacts(record, spec, { args, terminal }, deps);
-  return encodePlan(compileExecPlan(spec, terminal ? { ...facts, env: withTerm(spec.process.env) } : facts));
+  const { spec, seccomp } = await deps.templates.get(record);
+  const facts = { ...joinFacts(record, { args, terminal }, deps), ...seccomp };
+  const env = spec.process?.env ?? [];
+  return encodePlan(compileExecPlan(spec, terminal ? { ...facts, env: withTerm(env) } : facts));
 }
 
 /** Programs on a terminal must know its kind; the container's own word wins. */
