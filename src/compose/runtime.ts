@@ -12,6 +12,7 @@ import { openCgroups } from '../runtime/cgroups/cgroups.js';
 import type { Runtime } from '../runtime/facade.js';
 import type { ExplainFailure } from '../runtime/launch/plan-failed.js';
 import { openSupervisor } from '../runtime/launch/supervisor.js';
+import { JoinTemplates } from '../runtime/containers/join-templates.js';
 import { openSeccomp } from '../runtime/launch/seccomp.js';
 import { listPins, unpin } from '../runtime/network/netns.js';
 import { capabilityNames } from '../runtime/plan/capabilities.js';
@@ -95,6 +96,7 @@ export async function openRuntime(config: Config, observer: Observer): Promise<O
     observer,
     host.now,
   );
+  const seccomp = openSeccomp({ kernel, profilePath: config.runtime.seccompProfile });
   const parts = {
     settings,
     paths,
@@ -107,7 +109,8 @@ export async function openRuntime(config: Config, observer: Observer): Promise<O
     network,
     images,
     snapshots,
-    seccomp: openSeccomp({ kernel, profilePath: config.runtime.seccompProfile }),
+    seccomp,
+    templates: new JoinTemplates({ paths, seccomp }),
   };
   await recover({
     ...parts,

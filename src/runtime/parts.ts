@@ -1,4 +1,5 @@
 import type { CapabilityFacts, HostPaths, RuntimeSettings } from './settings.js';
+import type { JoinTemplates } from './containers/join-templates.js';
 import type { Cgroups } from './cgroups/types.js';
 import type { Shim } from './launch/shim.js';
 import type { Image } from './model.js';
@@ -25,6 +26,7 @@ export interface Parts {
   readonly snapshots: Snapshotter;
   readonly kernel: KernelFacts;
   readonly seccomp: SeccompParts;
+  readonly templates: JoinTemplates;
 }
 
 /** Small questions to the host, each a seam for tests. */

@@ -27,16 +27,14 @@ export function launchFacts(
 /** The same for a process that joins the container. */
 export function joinFacts(
   record: ContainerRecord,
-  spec: OciSpec,
   command: { readonly args: readonly string[]; readonly terminal: boolean },
-  deps: Omit<FactDeps, 'snapshots'>,
+  deps: Pick<Parts, 'cgroups' | 'kernel' | 'settings'>,
 ): ExecFacts {
   return {
     containerId: record.id,
     ...command,
     cgroup: { join: deps.cgroups.handle(record.cgroupPath).join },
     kernel: kernelFacts(deps),
-    ...seccompFilter(spec, deps),
   };
 }
 

@@ -2,7 +2,8 @@ import type { Call } from '../../kit/call.js';
 import type { Parts } from '../parts.js';
 import { killContainer, type KillContainerDeps } from './stop.js';
 
-export type RemoveContainerDeps = KillContainerDeps & Pick<Parts, 'paths' | 'residue' | 'images' | 'snapshots'>;
+export type RemoveContainerDeps = KillContainerDeps &
+  Pick<Parts, 'paths' | 'residue' | 'images' | 'snapshots' | 'templates'>;
 
 /**
  * RemoveContainer: kills what runs, then takes away cgroup, snapshot and bundle. A missing container is success. An
@@ -29,5 +30,8 @@ export async function removeContainer(idOrPrefix: string, deps: RemoveContainerD
     await observer.step('release image', () => residue.clean('image-hold', `${imageId} ${id}`));
   }
   await observer.step('remove bundle', () => residue.clean('directory', paths.bundle(sandboxId, id)));
-  await observer.step('forget container', () => registry.deleteContainer(id));
+  await observer.step('forget container', () => {
+    deps.templates.forget(id);
+    registry.deleteContainer(id);
+  });
 }

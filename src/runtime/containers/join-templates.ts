@@ -1,0 +1,57 @@
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Parts } from '../parts.js';
+import type { ExecFacts } from '../plan/facts.js';
+import type { OciSpec } from '../spec/oci.js';
+import type { ContainerRecord } from '../state/records.js';
+import { decodeSpec } from './spec-json.js';
+
+/** What joining a container needs of its spec, with the filter compiled. */
+export interface JoinTemplate {
+  readonly spec: OciSpec;
+  readonly seccomp: Pick<ExecFacts, 'seccomp'>;
+}
+
+export type JoinTemplateDeps = Pick<Parts, 'paths' | 'seccomp'>;
+
+/**
+ * Join templates by container: a probe that runs every second should not read and parse a bundle each time. Small (the
+ * profile and the mounts are left out), read again from the bundle after a restart, dropped with the container.
+ */
+export class JoinTemplates {
+  readonly #templates = new Map<string, Promise<JoinTemplate>>();
+  readonly #deps: JoinTemplateDeps;
+
+  constructor(deps: JoinTemplateDeps) {
+    this.#deps = deps;
+  }
+
+  get(record: Pick<ContainerRecord, 'id' | 'sandboxId'>): Promise<JoinTemplate> {
+    const known = this.#templates.get(record.id);
+    if (known !== undefined) return known;
+    const template = this.#read(record);
+    this.#templates.set(record.id, template);
+    template.catch(() => this.#templates.delete(record.id));
+    return template;
+  }
+
+  forget(id: string): void {
+    this.#templates.delete(id);
+  }
+
+  async #read({ id, sandboxId }: Pick<ContainerRecord, 'id' | 'sandboxId'>): Promise<JoinTemplate> {
+    const { paths, seccomp } = this.#deps;
+    const spec = decodeSpec(await readFile(join(paths.bundle(sandboxId, id), 'config.json'), 'utf8'));
+    const { namespaces, uidMappings, gidMappings } = spec.linux;
+    const linux = {
+      namespaces,
+      ...(uidMappings === undefined ? {} : { uidMappings }),
+      ...(gidMappings === undefined ? {} : { gidMappings }),
+    };
+    const { ociVersion, process } = spec;
+    return {
+      spec: { ociVersion, linux, ...(process === undefined ? {} : { process }) },
+      seccomp: spec.linux.seccomp === undefined ? {} : { seccomp: seccomp.program(spec.linux.seccomp) },
+    };
+  }
+}
