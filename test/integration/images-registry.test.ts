@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -288,6 +288,39 @@ describe('registries', function () {
       };
       await fails(pull(registry.host), 'corrupt', /./);
       await nothingLeft();
+    });
+
+    it('that bring other bytes are taken from the next endpoint', async () => {
+      const bad = await fake({ image: big });
+      bad.intercept = (_request, response, path) => {
+        if (!isLayer(bad, path)) return false;
+        const bytes = Buffer.from(big.blobs.get(blobOf(bad)) ?? '');
+        bytes[1_000_000] = (bytes[1_000_000] ?? 0) ^ 1;
+        response.writeHead(200).end(bytes);
+        return true;
+      };
+      const registry = await fake({ image: big });
+      store.hosts('example.test', `server = "${registry.url}"\n[host."${bad.url}"]\n`);
+      await pull('example.test');
+      assert.equal(bad.requests.filter((each) => isLayer(bad, each.path)).length, 1);
+      assert.equal(registry.requests.filter((each) => isLayer(registry, each.path)).length, 1);
+    });
+
+    it('are made good for a blob that was damaged on disk', async () => {
+      const registry = await fake({ image: big });
+      const digest = blobOf(registry);
+      const image = await pull(registry.host);
+      store.images.hold(image.id, 'keeper');
+      const path = join(store.root, 'content/blobs/sha256', digest.slice(7));
+      const bytes = readFileSync(path);
+      bytes.fill(0, 1000, 5000);
+      writeFileSync(path, bytes);
+      store.tables.images.delete(image.id);
+      for (const { chainId } of store.snapshotter.layers()) assert.equal(chainId, image.chainId);
+      store.images.unhold(image.id, 'keeper');
+      store.snapshotter.releaseLayers([]);
+      await pull(registry.host.replace('127.0.0.1', 'localhost'));
+      assert.ok(store.snapshotter.layer(image.chainId) !== undefined);
     });
 
     it('that bring too much or too little are refused', async () => {

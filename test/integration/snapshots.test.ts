@@ -1,11 +1,22 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { existsSync, lstatSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { silentObserver } from '../../src/kit/observer.js';
 import { openOverlaySnapshotter } from '../../src/runtime/snapshots/overlay.js';
+import type { Layer } from '../../src/runtime/snapshots/snapshotter.js';
 import { measureTree, removeTree } from '../../src/runtime/snapshots/tree.js';
+import { digestOf } from '../support/test-image.js';
 import { snapshotterSuite } from '../suites/snapshotter-suite.js';
 
 const open = async (root: string) => await openOverlaySnapshotter({ root, observer: silentObserver });
@@ -50,6 +61,30 @@ describe('overlay snapshotter', () => {
     await next.close();
     assert.deepEqual(readdirSync(join(root, 'layers')), []);
     assert.ok(!existsSync(snapshot.upperDir));
+  });
+
+  it('trusts no layer of an earlier boot that was not flushed', async () => {
+    const flushed: number[] = [];
+    const syncFs = async (fd: number): Promise<void> => void flushed.push(fd);
+    const openSyncing = async () => await openOverlaySnapshotter({ root, observer: silentObserver, syncFs });
+    const first = await openSyncing();
+    const add = async (name: string): Promise<Layer> => {
+      const stage = await first.stage();
+      return await stage.commit({ chainId: digestOf(name), diffId: digestOf(name), bytes: 0, inodes: 0 });
+    };
+    const safe = await add('safe');
+    await first.close();
+    assert.equal(flushed.length, 1);
+    const lost = await add('lost');
+    assert.equal((await openSyncing()).layers().length, 2, 'in the same boot both are good');
+    for (const { dir } of [safe, lost]) {
+      const path = join(dir, '../layer.json');
+      const record = JSON.parse(readFileSync(path, 'utf8')) as object;
+      writeFileSync(path, JSON.stringify({ ...record, bootId: 'an earlier one' }));
+    }
+    const next = await openSyncing();
+    assert.deepEqual(next.layers(), [safe]);
+    await next.close();
   });
 
   /** Mounts happen in a mount namespace of the test's child, where the removal runs too. */

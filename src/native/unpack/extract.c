@@ -289,8 +289,11 @@ static void make_link(const struct entry *entry, const char *path)
     }
     if (!found)
         report_link(&at, target);
-    else if (linkat(target_dir, target_name, at.dir, at.name, 0) < 0)
+    else if (linkat(target_dir, target_name, at.dir, at.name, 0) < 0) {
+        if (errno == ENOENT)
+            bad_archive("%s: hard link takes the place of its own target", entry->path);
         call_error("create hard link", entry->path);
+    }
 done:
     if (target_dir >= 0)
         close(target_dir);

@@ -65,9 +65,14 @@ async function download(
   report: (growth: Growth) => void,
 ): Promise<void> {
   const ingest = await options.content.ingest();
+  const sources = new Set<Endpoint>();
   try {
-    await transferAll(options, blob, session, ingest, signal, report);
+    await transferAll(options, blob, session, ingest, sources, signal, report);
     await ingest.commit(blob);
+  } catch (error) {
+    /* Whoever reads along has had the wrong bytes: the retry is theirs. `unavailable` says that one makes sense. */
+    if (!isKind(error, 'corrupt') || !session.distrust(sources)) throw error;
+    throw new RuntimeError('unavailable', `${error.message}; another endpoint may have it right`, { cause: error });
   } finally {
     await ingest.discard();
   }
@@ -79,6 +84,7 @@ async function transferAll(
   blob: Descriptor,
   session: RegistrySession,
   ingest: Ingest,
+  sources: Set<Endpoint>,
   signal: AbortSignal,
   report: (growth: Growth) => void,
 ): Promise<void> {
@@ -86,7 +92,7 @@ async function transferAll(
   for (let fruitless = 0; ingest.length < blob.size;) {
     const before = ingest.length;
     try {
-      await transfer(options, blob, session, ingest, avoid, signal, report);
+      await transfer(options, blob, session, ingest, { avoid, sources }, signal, report);
     } catch (error) {
       throwIfCancelled(signal, `download ${blob.digest}`);
       fruitless = ingest.length > before ? 1 : fruitless + 1;
@@ -102,23 +108,26 @@ async function transfer(
   blob: Descriptor,
   session: RegistrySession,
   ingest: Ingest,
-  avoid: Set<Endpoint>,
+  endpoints: { readonly avoid: Set<Endpoint>; readonly sources: Set<Endpoint> },
   signal: AbortSignal,
   report: (growth: Growth) => void,
 ): Promise<void> {
   const controller = new AbortController();
   const giveUp = (): void => controller.abort(signal.reason);
   signal.addEventListener('abort', giveUp, { once: true });
-  const remote = await session.blob(blob.digest, ingest.length, avoid, controller.signal).catch((error: unknown) => {
-    signal.removeEventListener('abort', giveUp);
-    throw error;
-  });
+  const remote = await session
+    .blob(blob.digest, ingest.length, endpoints.avoid, controller.signal)
+    .catch((error: unknown) => {
+      signal.removeEventListener('abort', giveUp);
+      throw error;
+    });
+  endpoints.sources.add(remote.endpoint);
   const rate = watchRate(options, remote.body, blob.digest);
   try {
     if (remote.start > ingest.length) throw new RuntimeError('unavailable', `download ${blob.digest}: wrong range`);
     await receive(blob, remote.body, remote.start, ingest, rate.count, report);
   } catch (error) {
-    avoid.add(remote.endpoint);
+    endpoints.avoid.add(remote.endpoint);
     throw asRuntimeError(connectionError(error, `download ${blob.digest}`, signal), 'download');
   } finally {
     rate.stop();

@@ -111,6 +111,7 @@ export async function openImages(options: ImagesOptions): Promise<Images> {
     });
   };
   const signalOf = (call: Call): AbortSignal => AbortSignal.any([call.signal, closing.signal]);
+  dropIncomplete(store, snapshotter, observer);
   collect();
   await publish();
 
@@ -173,6 +174,15 @@ const fingerprint = (value: unknown): string =>
   createHash('sha256')
     .update(JSON.stringify(value) ?? '')
     .digest('hex');
+
+/** A record whose layers are gone (a power failure, a deleted directory) is no image: the next pull makes it one. */
+function dropIncomplete(store: ImageStore, snapshotter: Snapshotter, observer: Observer): void {
+  for (const { id, chainId } of store.records()) {
+    if (chainId === '' || snapshotter.layer(chainId) !== undefined) continue;
+    observer.note('warn', `image ${id} has lost its layers and is forgotten`);
+    store.delete(id);
+  }
+}
 
 interface Holds {
   hold(imageId: string, holder: string): void;

@@ -1,5 +1,5 @@
 import { chmod, chown, open, stat, utimes } from 'node:fs/promises';
-import { RuntimeError } from '../../kit/errors.js';
+import { isKind, RuntimeError } from '../../kit/errors.js';
 import type { Layer, LayerStage, Snapshotter } from '../snapshots/snapshotter.js';
 import type { ContentStore } from './content.js';
 import type { Downloads, Growth } from './download.js';
@@ -86,16 +86,41 @@ async function ensureOne(
   }
   return await shared.join(work.chainId, signal, report, async (inner, tell) => {
     tell({ digest, phase: 'waiting', bytes: 0, total });
-    const stage = await deps.snapshotter.stage();
+    const wasHere = deps.content.has(digest);
     try {
-      const layer = await buildLayer(deps, shared, work, stage, inner, tell);
-      tell({ digest, phase: 'done', bytes: total, total });
-      return layer;
+      return await attempt(deps, shared, work, inner, tell);
     } catch (error) {
-      await stage.discard();
-      throw error;
+      if (inner.aborted || !mayRetry(deps, work, wasHere, error)) throw error;
+      return await attempt(deps, shared, work, inner, tell);
     }
   });
+}
+
+/** One more time: from another endpoint, or from the registry when the copy we had is damaged (a power failure). */
+function mayRetry(deps: LayersDeps, work: Work, wasHere: boolean, error: unknown): boolean {
+  if (work.session === undefined) return false;
+  if (!wasHere) return isKind(error, 'unavailable') && isKind(error.cause, 'corrupt');
+  if (!isKind(error, 'corrupt')) return false;
+  deps.content.remove(work.blob.digest);
+  return true;
+}
+
+async function attempt(
+  deps: LayersDeps,
+  shared: SharedWork<PullProgress, Layer>,
+  work: Work,
+  signal: AbortSignal,
+  report: Report,
+): Promise<Layer> {
+  const stage = await deps.snapshotter.stage();
+  try {
+    const layer = await buildLayer(deps, shared, work, stage, signal, report);
+    report({ digest: work.blob.digest, phase: 'done', bytes: work.blob.size, total: work.blob.size });
+    return layer;
+  } catch (error) {
+    await stage.discard();
+    throw error;
+  }
 }
 
 async function buildLayer(

@@ -39,6 +39,8 @@ export interface RegistrySession {
   manifest(tagOrDigest: string, signal: AbortSignal): Promise<RemoteDocument>;
   /** Opens a blob at an offset; endpoints in `avoid` are asked only when there are no others. */
   blob(digest: string, offset: number, avoid: ReadonlySet<Endpoint>, signal: AbortSignal): Promise<RemoteBlob>;
+  /** Asks an endpoint that sent wrong bytes no more, if there is another. False when there is none. */
+  distrust(endpoints: Iterable<Endpoint>): boolean;
 }
 
 interface Target {
@@ -77,6 +79,8 @@ function createSession(
     return { endpoint, authenticator: createAuthenticator(http, endpoint, own, reference.path) };
   });
 
+  const distrusted = new Set<Endpoint>();
+
   const ask = async (target: Target, wanted: Wanted, signal: AbortSignal): Promise<Response> => {
     /* Mirrors are told whose image is meant, in containerd's way. */
     const query = target.endpoint.isNamed ? '' : `?ns=${encodeURIComponent(reference.host)}`;
@@ -102,7 +106,10 @@ function createSession(
     avoid: ReadonlySet<Endpoint>,
     signal: AbortSignal,
   ): Promise<{ response: Response; target: Target }> => {
-    const able = targets.filter((target) => target.endpoint[wanted.capability]);
+    const able = targets.filter(
+      ({ endpoint }) =>
+        endpoint[wanted.capability] && (!distrusted.has(endpoint) || distrusted.size === targets.length),
+    );
     const fresh = able.filter((target) => !avoid.has(target.endpoint));
     let failure: unknown = new RuntimeError('unavailable', `${reference.host}: no endpoint is configured for this`);
     for (const target of fresh.length > 0 ? fresh : able) {
@@ -124,6 +131,10 @@ function createSession(
   });
 
   return {
+    distrust(given) {
+      for (const endpoint of given) distrusted.add(endpoint);
+      return targets.some(({ endpoint }) => endpoint.canPull && !distrusted.has(endpoint));
+    },
     async head(tagOrDigest, signal) {
       try {
         const { response } = await askAny(manifestRequest('HEAD', tagOrDigest), new Set(), signal);

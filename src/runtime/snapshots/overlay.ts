@@ -6,6 +6,7 @@ import { KeyedLock } from '../../kit/keyed-lock.js';
 import type { Observer } from '../../kit/observer.js';
 import type { IdMapping } from '../model.js';
 import type { IdMappings, Layer, LayerStage, PrepareOptions, Snapshot, Snapshotter } from './snapshotter.js';
+import { bootId, createFlusher, isTrusted } from './flush.js';
 import { mountsBelow, removeTree } from './tree.js';
 import { usageCache } from './usage.js';
 
@@ -24,6 +25,8 @@ import { usageCache } from './usage.js';
 export interface OverlayOptions {
   /** Made when missing, 0700. */
   readonly root: string;
+  /** Flushes the file system of a descriptor; without it layers do not outlive a power failure for certain. */
+  readonly syncFs?: (fd: number) => Promise<void>;
   readonly observer: Observer;
 }
 
@@ -34,7 +37,7 @@ interface SnapshotRecord {
   readonly idmapLower: boolean;
 }
 
-type LayerRecord = Omit<Layer, 'dir'> & { readonly version: 1 };
+type LayerRecord = Omit<Layer, 'dir'> & { readonly version: 1; readonly bootId?: string };
 
 /** Opens the store, purges what a crash left, and reads what is there. Unreadable entries are set aside with a note. */
 export async function openOverlaySnapshotter(options: OverlayOptions): Promise<Snapshotter> {
@@ -51,6 +54,9 @@ export async function openOverlaySnapshotter(options: OverlayOptions): Promise<S
   const doomed = new Set<Promise<void>>();
   const locks = new KeyedLock();
   const usage = usageCache();
+  const boot = await bootId();
+  const flusher =
+    options.syncFs === undefined ? undefined : createFlusher(options.root, options.syncFs, options.observer);
 
   const deleteLater = (path: string): void => {
     const work = removeTree(path)
@@ -74,6 +80,9 @@ export async function openOverlaySnapshotter(options: OverlayOptions): Promise<S
     const record = await readRecord<LayerRecord>(join(dir, 'layer.json'));
     if (record === undefined || layerId(record.chainId) !== name) {
       options.observer.note('warn', `layer ${name} has no readable record and is removed`);
+      await setAside(dir);
+    } else if (flusher !== undefined && !(await isTrusted(dir, record.bootId, boot))) {
+      options.observer.note('warn', `layer ${name} was not on disk yet when the machine went down and is removed`);
       await setAside(dir);
     } else layers.set(record.chainId, layerOf(record, join(dir, 'fs')));
   }
@@ -107,11 +116,12 @@ export async function openOverlaySnapshotter(options: OverlayOptions): Promise<S
         return existing;
       }
       if (given.parent !== undefined) stackOf(layers, given.parent);
-      const record: LayerRecord = { version: 1, ...given };
+      const record: LayerRecord = { version: 1, ...given, ...(flusher !== undefined && { bootId: boot }) };
       await writeFile(join(stage, 'layer.json'), JSON.stringify(record), { mode: 0o600 });
       const dir = join(paths.layers, layerId(given.chainId));
       await setAside(dir); /* released a moment ago and not yet gone */
       await rename(stage, dir);
+      flusher?.add(dir);
       const layer = layerOf(record, join(dir, 'fs'));
       layers.set(given.chainId, layer);
       return layer;
@@ -212,6 +222,7 @@ export async function openOverlaySnapshotter(options: OverlayOptions): Promise<S
       return await usage.of(key, join(paths.active, snapshotId(key), 'fs'));
     },
     async close() {
+      await flusher?.flush();
       while (doomed.size > 0) await Promise.all(doomed);
     },
   };
@@ -221,7 +232,7 @@ const layerId = (chainId: string): string => chainId.replace(/^sha256:/, '').sli
 const snapshotId = (key: string): string => createHash('sha256').update(key).digest('hex').slice(0, 32);
 
 function layerOf(record: LayerRecord, dir: string): Layer {
-  const { version: _version, ...rest } = record;
+  const { version: _version, bootId: _bootId, ...rest } = record;
   return { ...rest, dir };
 }
 
