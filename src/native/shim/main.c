@@ -145,6 +145,8 @@ int main(int argc, char **argv)
     struct options options = {0};
     if (argc == 2 && strcmp(argv[1], "--version") == 0)
         return puts("berth-shim " BERTH_VERSION) == EOF;
+    if (argc == 2 && strcmp(argv[1], "--user-namespace") == 0)
+        return hold_user_namespace();
     if (!parse(argc, argv, &options)) {
         fputs("usage: berth-shim [--cgroup FILE]... [--waiting ROOM]   (descriptor 3: readiness, 4: assignment)\n",
               stderr);

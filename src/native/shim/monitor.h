@@ -222,4 +222,7 @@ void kill_tree(pid_t root, int signal);
 /* A signal to every process of a cgroup and of those below it. */
 int kill_cgroup(const char *directory, int signal);
 
+/* user-namespace.c: the whole program in that mode; its exit code. */
+int hold_user_namespace(void);
+
 #endif
