@@ -22,12 +22,10 @@ export interface Context {
   /** Aborted by the first SIGINT, SIGTERM or SIGHUP. */
   readonly signal: AbortSignal;
   /**
-   * The runtime: the running agent's when one answers, else opened in this process and closed when the command ends.
-   * With `agentOnly` it is an error when no agent runs.
+   * The runtime: that of the agent when one answers, else opened in this process and closed when the command ends.
+   * `share` offers an opened one to other commands meanwhile, for commands that take long.
    */
-  connect(options?: { readonly agentOnly?: boolean }): Promise<RuntimeClient>;
-  /** True when `connect` spoke to an agent. */
-  readonly remote: boolean;
+  connect(options?: { readonly share?: boolean }): Promise<RuntimeClient>;
   /** A call under `signal` whose warnings go to standard error. */
   call(signal?: AbortSignal): Call;
 }

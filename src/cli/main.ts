@@ -140,7 +140,6 @@ function makeContext(
   const input = { env, flags: configFlags, ...(configFile !== undefined && { file: configFile }) };
   const config = loadConfig(input);
   let connection: Promise<Connection> | undefined;
-  let remote = false;
   const observer: Call['observer'] = {
     step: async (_name, work) => await work(),
     note: (level, message) => {
@@ -155,17 +154,12 @@ function makeContext(
     stdout,
     stderr,
     signal,
-    async connect({ agentOnly = false } = {}) {
+    async connect({ share = false } = {}) {
       const { connectRuntime } = await import('./connect.js');
-      connection ??= connectRuntime(config, composition, agentOnly);
-      const made = await connection;
-      remote = made.remote;
-      return made.client;
-    },
-    get remote() {
-      return remote;
+      connection ??= connectRuntime(config, composition, share);
+      return (await connection).client;
     },
     call: (own = signal) => ({ signal: own, observer }),
   };
-  return { context, close: async () => await (await connection?.catch(() => undefined))?.client.close() };
+  return { context, close: async () => await (await connection?.catch(() => undefined))?.close() };
 }

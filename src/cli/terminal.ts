@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process';
 import type { Call } from '../kit/call.js';
 import type { Output } from './context.js';
 import type { RuntimeClient } from './remote/client-types.js';
@@ -31,8 +32,8 @@ export async function joinTerminal(
     if (rows > 0 && columns > 0)
       void Promise.resolve(client.containers.resize(id, rows, columns)).catch(() => undefined);
   };
+  const restore = raw ? makeRaw() : undefined;
   if (raw) {
-    stdin.setRawMode(true);
     resize();
     process.stdout.on('resize', resize);
   }
@@ -42,12 +43,22 @@ export async function joinTerminal(
   return {
     drained: terminal ? streams.ended : Promise.resolve(),
     close() {
-      if (raw) {
-        stdin.setRawMode(false);
-        process.stdout.off('resize', resize);
-      }
+      restore?.();
+      process.stdout.off('resize', resize);
       stdin.off('data', onData).off('end', onEnd).pause();
       streams.close();
     },
   };
+}
+
+/**
+ * Node's own raw mode goes on turning line feeds into carriage return and line feed, which breaks full-screen programs;
+ * stty turns everything off. Returns how to put the terminal back.
+ */
+function makeRaw(): () => void {
+  const stty = (...args: readonly string[]): string =>
+    spawnSync('stty', args, { stdio: ['inherit', 'pipe', 'ignore'], encoding: 'utf8' }).stdout ?? '';
+  const before = stty('-g').trim();
+  stty('raw', '-echo');
+  return () => void stty(...(before === '' ? ['sane'] : [before]));
 }

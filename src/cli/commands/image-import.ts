@@ -11,7 +11,7 @@ export const imageImport: Command = {
   },
   async run(context, args) {
     const [path = ''] = expectPositionals(args, 'PATH');
-    const client = await context.connect();
+    const client = await context.connect({ share: true });
     const progress = args.has('quiet') ? undefined : pullProgress(context.stderr);
     const images = await client.images.import(resolve(path), args.value('name'), context.call(), progress?.onProgress);
     progress?.end();

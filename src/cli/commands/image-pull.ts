@@ -15,7 +15,7 @@ export const imagePull: Command = {
   async run(context, args) {
     const [image = ''] = expectPositionals(args, 'IMAGE');
     const auth = readAuth(args);
-    const client = await context.connect();
+    const client = await context.connect({ share: true });
     const progress = args.has('quiet') ? undefined : pullProgress(context.stderr);
     const spec = { image, userSpecifiedImage: image, annotations: {}, runtimeHandler: '' };
     const pulled = await client.images.pull(spec, auth, context.call(), progress?.onProgress);

@@ -14,7 +14,7 @@ export const logs: Command = {
   async run(context, args) {
     const [reference = ''] = expectPositionals(args, 'CONTAINER');
     const tail = integerFlag(args, 'tail');
-    const client = await context.connect();
+    const client = await context.connect({ share: args.has('follow') });
     const { id, logPath } = await resolveContainer(client, reference);
     if (logPath === '') throw new RuntimeError('not-found', `container "${reference}" writes no log`);
     const ended = async (): Promise<boolean> => (await client.containers.status(id)).state !== 'running';

@@ -44,7 +44,7 @@ export const run: Command = {
     const request = readRequest(context, args);
     const pod = runPodConfig(request);
     const config = runContainerConfig(request);
-    const client = await context.connect();
+    const client = await context.connect({ share: true });
     if (request.rootfs === undefined) await haveImage(context, client, request);
     mkdirSync(request.logDirectory, { recursive: true, mode: 0o700 });
 

@@ -1,6 +1,5 @@
 import { configChanges, loadConfig } from '../../config.js';
 import { messageOf } from '../../kit/errors.js';
-import { serveAdmin } from '../../observe/admin.js';
 import { createLogger, type Logger } from '../../observe/logger.js';
 import { createMetrics } from '../../observe/metrics.js';
 import { createObservability } from '../../observe/observer.js';
@@ -9,8 +8,7 @@ import { withWaterfalls } from '../../observe/waterfalls.js';
 import type { Runtime } from '../../runtime/facade.js';
 import { expectPositionals, type Command } from '../command.js';
 import type { Context } from '../context.js';
-import { attachHandler } from '../remote/attach.js';
-import { callHandler } from '../remote/server.js';
+import { offerRuntime } from '../offer.js';
 
 export const serve: Command = {
   usage: '[flags]',
@@ -34,13 +32,7 @@ export const serve: Command = {
     const closers: (() => Promise<void>)[] = [() => runtime.close(), () => tracing.close()];
     const stopReloading = reloadOnHangup(context, logger);
     try {
-      const admin = await serveAdmin({
-        ...config.admin,
-        observability,
-        unhealthy: () => unmet(runtime),
-        routes: { 'POST /call': callHandler(runtime, observability, version) },
-        upgrade: attachHandler(runtime),
-      });
+      const admin = await offerRuntime({ config, runtime, observability, version });
       closers.unshift(() => admin.close());
       const cri = await composition.serveCri(config, runtime, observability);
       closers.unshift(() => cri.close());
@@ -59,12 +51,6 @@ const aborted = (signal: AbortSignal): Promise<void> =>
   new Promise((resolve) =>
     signal.aborted ? resolve() : signal.addEventListener('abort', () => resolve(), { once: true }),
   );
-
-const unmet = (runtime: Runtime): readonly string[] =>
-  runtime
-    .status()
-    .conditions.filter(({ type, status }) => type === 'RuntimeReady' && !status)
-    .map(({ reason, message }) => `${reason}: ${message}`);
 
 /** The gauges are made before the runtime is open. */
 const sources = (opened: { readonly runtime?: Runtime }) => ({

@@ -2,8 +2,7 @@
 # Builds a small stand-in for every image that critest refers to and pushes them to a local plain-HTTP registry, under
 # their names without the host. Deterministic: the same inputs give the same digests.
 # usage: make-images.sh REGISTRY      (host:port)
-# env:   BUSYBOX  static busybox (default: /bin/busybox of Debian's busybox-static, which runs applets inside its
-#                 shell, so that critest's MaskedPaths test cannot pass with it)
+# env:   BUSYBOX  static busybox (default: /bin/busybox of Debian's busybox-static)
 # needs: umoci, skopeo, musl-gcc, tar
 set -euo pipefail
 REG=$1
@@ -14,7 +13,7 @@ if [ -z "${BUSYBOX:-}" ]; then
 fi
 DATE=2024-01-01T00:00:00Z
 mkdir -p "$W"; L=$W/oci
-for p in pause web nnp; do musl-gcc -static -Os -s -o $W/$p.bin $SRC/$p.c; done
+for p in pause web nnp sh; do musl-gcc -static -Os -s -o $W/$p.bin $SRC/$p.c; done
 umoci init --layout $L
 
 dtar() { # dtar DIR OUT : deterministic tar (hard links kept, root owner)
@@ -26,6 +25,7 @@ mkroot() {
   chmod 1777 $r/tmp; chmod 700 $r/root
   cp $BUSYBOX $r/bin/busybox; chmod 755 $r/bin/busybox
   for a in $($BUSYBOX --list); do [ "$a" = busybox ] || ln -f $r/bin/busybox "$r/bin/$a"; done
+  rm -f $r/bin/sh; cp $W/sh.bin $r/bin/sh; chmod 755 $r/bin/sh
   # busybox-static of Debian has no pgrep/ipcs: small scripts stand in
   if ! $BUSYBOX --list | grep -qx pgrep; then
     rm -f $r/bin/pgrep; printf '#!/bin/sh\nr=1\nfor p in /proc/[0-9]*; do c=$(cat $p/comm 2>/dev/null); case "$c" in *"$1"*) echo ${p#/proc/}; r=0;; esac; done\nexit $r\n' > $r/bin/pgrep; chmod 755 $r/bin/pgrep
