@@ -10,19 +10,15 @@
  *
  * It cannot leave its directory: no path of the archive is ever given to the kernel as a path. They are cut into names,
  * each opened beneath the one before with openat2 (no links, no crossing of file systems), and `extract` has made the
- * directory its root besides and given up every capability it does not need.
+ * directory its root besides and given up every capability and system call it does not need.
  */
 #include "common.h"
 #include <errno.h>
-#include <fcntl.h>
-#include <linux/capability.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
+void confine(void);
 void extract(int root);
 void settle(int root, const int *below, int count);
 
@@ -36,31 +32,13 @@ static int check_dir(int fd)
     return fd;
 }
 
-/* Owners, modes, devices, file capabilities; CAP_SYS_ADMIN for trusted.overlay.opaque. */
-static void drop_capabilities(void)
-{
-    uint32_t keep = 1u << CAP_SETFCAP | 1u << CAP_CHOWN | 1u << CAP_DAC_OVERRIDE | 1u << CAP_FOWNER | 1u << CAP_FSETID |
-                    1u << CAP_MKNOD | 1u << CAP_SYS_ADMIN | 1u << CAP_SYS_RESOURCE;
-    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
-    struct __user_cap_data_struct data[2];
-    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
-        host_error("set", "no_new_privs");
-    if (syscall(SYS_capget, &header, data) < 0)
-        host_error("read", "capabilities");
-    data[0].permitted &= keep, data[1].permitted = 0;
-    data[0].effective = data[0].permitted, data[1].effective = 0;
-    data[0].inheritable = data[1].inheritable = 0;
-    if (syscall(SYS_capset, &header, data) < 0)
-        host_error("drop", "capabilities");
-}
-
 static void enter(int root)
 {
     if (fchdir(root) < 0)
         host_error("enter", "directory");
     if (chroot(".") < 0 && errno != EPERM)
         host_error("make root of", "directory");
-    drop_capabilities();
+    confine();
 }
 
 int main(int argc, char **argv)
@@ -80,7 +58,7 @@ int main(int argc, char **argv)
         int *below = must_alloc((size_t)(count > 0 ? count : 1) * sizeof *below);
         for (int i = 0; i < count; i++)
             below[i] = check_dir(4 + i);
-        drop_capabilities();
+        confine();
         settle(check_dir(3), below, count);
         return 0;
     }
