@@ -18,7 +18,7 @@ export async function serveCri(
       const request = observability.begin(method, { ...subject });
       return {
         observer: request.observer,
-        end: ({ codeName, error }) => request.end(codeName, error),
+        end: ({ codeName, error }) => request.end(codeName, error, true),
       };
     },
   });

@@ -9,8 +9,11 @@ import type { Tracing, TraceSpan } from './tracing.js';
 export interface WatchedRequest {
   readonly observer: Observer;
   readonly steps: readonly RecordedStep[];
-  /** Call once, when the answer is known. `status` is a short word such as OK or NOT_FOUND. */
-  end(status: string, error?: unknown): void;
+  /**
+   * Call once, when the answer is known. `status` is a short word such as OK or NOT_FOUND. `logged`: whoever served the
+   * request has written its line; only the stack of a fault of ours is still worth one.
+   */
+  end(status: string, error?: unknown, logged?: boolean): void;
 }
 
 /** A request that has not been answered yet, for /debug/inflight. */
@@ -54,12 +57,12 @@ export function createObservability({ logger, metrics, tracing }: ObservabilityP
       const recorder = new StepRecorder(stepObserver(method, facts, { logger, metrics, span }));
       open.set(id, { method, facts, recorder });
       metrics?.requestsInFlight.inc({ method });
-      const end = (status: string, error?: unknown): void => {
+      const end = (status: string, error?: unknown, logged = false): void => {
         if (!open.delete(id)) return;
         metrics?.requestsInFlight.dec({ method });
         metrics?.requestSeconds.observe({ method, status }, recorder.elapsed / 1000);
         span.end(error === undefined ? undefined : messageOf(error));
-        logEnd(logger, { method, facts, status, error, ms: recorder.elapsed });
+        if (!logged || loud.has(status)) logEnd(logger, { method, facts, status, error, ms: recorder.elapsed });
       };
       return {
         observer: recorder,
