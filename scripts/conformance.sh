@@ -69,7 +69,7 @@ printf 'version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: %s\nhttp:\n  a
     "$dir/registry" "$port" >"$dir/registry.yml"
 docker-registry serve "$dir/registry.yml" >"$dir/registry.log" 2>&1 &
 registry_pid=$!
-W=$dir/images bash test/conformance/images/make-images.sh "127.0.0.1:$port" >"$out/images.log" 2>&1 || {
+node --import=tsx test/conformance/images.ts "127.0.0.1:$port" "$dir/images" >"$out/images.log" 2>&1 || {
     tail -20 "$out/images.log"
     exit 1
 }

@@ -20,8 +20,6 @@ check|clang-format|command -v clang-format|checks the layout of the C sources
 vm|qemu-system-x86|command -v qemu-system-x86_64|boots the cgroup v2 test machine
 vm|cpio|command -v cpio|packs the test machine's first file system
 vm|e2fsprogs|command -v mke2fs|writes the test machine's disk
-conformance|umoci|command -v umoci|makes the images that critest runs
-conformance|skopeo|command -v skopeo|pushes them to a registry
 conformance|golang-go|command -v go|builds crictl and critest
 bench|containerd|command -v containerd|the peer that pods are measured against
 bench|runc|command -v runc|the peer's runtime
