@@ -2,6 +2,8 @@ import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:http';
+import { connect, type AddressInfo, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -207,6 +209,39 @@ describe('registries', function () {
     it('with a mistake is refused by file and key', async () => {
       store.hosts('example.test', 'server = 5\n');
       await fails(pull('example.test'), 'invalid-argument', /example\.test\/hosts\.toml: server: must be a string/);
+    });
+  });
+
+  describe('a proxy of the environment', () => {
+    const saved = process.env['http_proxy'];
+    afterEach(() => {
+      if (saved === undefined) delete process.env['http_proxy'];
+      else process.env['http_proxy'] = saved;
+    });
+
+    it('is used for other hosts, and not for this one', async () => {
+      const registry = await fake();
+      const tunnels: string[] = [];
+      const proxy = createServer();
+      proxy.on('connect', (request, socket: Socket) => {
+        tunnels.push(request.url ?? '');
+        const upstream = connect(Number(registry.host.split(':')[1]), '127.0.0.1', () => {
+          socket.write('HTTP/1.1 200 OK\r\n\r\n');
+          socket.pipe(upstream).pipe(socket);
+        });
+        socket.on('error', () => upstream.destroy());
+        upstream.on('error', () => socket.destroy());
+      });
+      await new Promise<void>((resolve) => proxy.listen(0, '127.0.0.1', resolve));
+      closers.push(async () => void proxy.close());
+      process.env['http_proxy'] = `http://127.0.0.1:${(proxy.address() as AddressInfo).port}`;
+      store.hosts('registry.example.test', 'server = "http://registry.example.test"\n');
+      await pull('registry.example.test');
+      assert.deepEqual(new Set(tunnels), new Set(['registry.example.test:80']));
+      const before = tunnels.length;
+      await store.images.remove(registry.image.config.digest, testCall());
+      await pull(registry.host);
+      assert.equal(tunnels.length, before);
     });
   });
 

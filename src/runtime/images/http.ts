@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import { createSecureContext, rootCertificates, type SecureContext } from 'node:tls';
-import { Agent, request, type Dispatcher } from 'undici';
+import { Agent, EnvHttpProxyAgent, request, type Dispatcher } from 'undici';
 import { isKind, messageOf, RuntimeError } from '../../kit/errors.js';
 import { printableUrl } from './challenge.js';
 import type { Endpoint } from './hosts.js';
@@ -29,8 +29,8 @@ const maxRedirects = 5;
 const systemBundles = ['/etc/ssl/certs/ca-certificates.crt', '/etc/pki/tls/certs/ca-bundle.crt', '/etc/ssl/cert.pem'];
 
 export function createHttpClient(): HttpClient {
-  const agents = new Map<string, Promise<Agent>>();
-  const agentFor = (endpoint: Endpoint): Promise<Agent> => {
+  const agents = new Map<string, Promise<Dispatcher>>();
+  const agentFor = (endpoint: Endpoint): Promise<Dispatcher> => {
     const { skipVerify, caFiles, clients, dialTimeoutMs } = endpoint;
     const key = JSON.stringify([new URL(endpoint.url).protocol, skipVerify, caFiles, clients, dialTimeoutMs]);
     const agent = agents.get(key) ?? createAgent(endpoint);
@@ -47,16 +47,19 @@ export function createHttpClient(): HttpClient {
   };
 }
 
-async function createAgent(endpoint: Endpoint): Promise<Agent> {
-  return new Agent({
-    connect: {
-      timeout: endpoint.dialTimeoutMs,
-      rejectUnauthorized: !endpoint.skipVerify,
-      secureContext: await secureContextFor(endpoint),
-    },
-    headersTimeout: silenceMs,
-    bodyTimeout: silenceMs,
-  });
+/** Proxies are those of the environment (HTTP_PROXY, HTTPS_PROXY, NO_PROXY), as for every other tool; never for this host. */
+async function createAgent(endpoint: Endpoint): Promise<Dispatcher> {
+  const connect = {
+    timeout: endpoint.dialTimeoutMs,
+    rejectUnauthorized: !endpoint.skipVerify,
+    secureContext: await secureContextFor(endpoint),
+  };
+  const options = { connect, headersTimeout: silenceMs, bodyTimeout: silenceMs };
+  const { env } = process;
+  const names = ['http_proxy', 'HTTP_PROXY', 'https_proxy', 'HTTPS_PROXY'];
+  if (names.every((name) => (env[name] ?? '') === '')) return new Agent(options);
+  const noProxy = ['localhost', '127.0.0.1', '[::1]', env['no_proxy'] ?? env['NO_PROXY'] ?? ''].join(',');
+  return new EnvHttpProxyAgent({ ...options, requestTls: connect, noProxy });
 }
 
 /** The host's own certificate authorities, as every other tool on the node uses, and the endpoint's on top. */
@@ -85,7 +88,7 @@ async function readPem(path: string): Promise<string> {
   }
 }
 
-async function follow(agent: Agent, wanted: HttpRequest, signal: AbortSignal): Promise<Response> {
+async function follow(agent: Dispatcher, wanted: HttpRequest, signal: AbortSignal): Promise<Response> {
   let current = wanted;
   for (let hops = 0; ; hops++) {
     const response = await sendOnce(agent, current, signal);
@@ -116,7 +119,7 @@ function redirected(from: HttpRequest, location: string): HttpRequest {
   return { ...from, url: to.href, headers: Object.fromEntries(headers) };
 }
 
-async function sendOnce(agent: Agent, wanted: HttpRequest, signal: AbortSignal): Promise<Response> {
+async function sendOnce(agent: Dispatcher, wanted: HttpRequest, signal: AbortSignal): Promise<Response> {
   try {
     return await request(wanted.url, {
       dispatcher: agent,
