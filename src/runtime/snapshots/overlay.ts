@@ -1,26 +1,25 @@
-import { createHash, randomUUID } from 'node:crypto';
-import { chmod, chown, mkdir, readdir, readFile, rename, stat, writeFile } from 'node:fs/promises';
+import { createHash } from 'node:crypto';
+import { chmod, chown, mkdir, readdir, rename, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { isErrno, messageOf, notFound, RuntimeError } from '../../kit/errors.js';
+import { notFound, RuntimeError } from '../../kit/errors.js';
 import { KeyedLock } from '../../kit/keyed-lock.js';
 import type { Observer } from '../../kit/observer.js';
 import type { IdMapping } from '../model.js';
-import type { IdMappings, Layer, LayerStage, PrepareOptions, Snapshot, Snapshotter } from './snapshotter.js';
-import { bootId, createFlusher, isTrusted } from './flush.js';
-import { mountsBelow, removeTree } from './tree.js';
+import { openLayerStore, type LayerStore } from './layer-store.js';
+import type { IdMappings, PrepareOptions, Snapshot, Snapshotter } from './snapshotter.js';
+import { mountsBelow } from './tree.js';
 import { usageCache } from './usage.js';
+import { openWorkshop, readRecord, type Workshop } from './workshop.js';
 
 /**
  * The snapshotter over overlayfs. On disk, below its root:
  *
  * | path | what |
  * |---|---|
- * | `layers/ID/fs`, `layers/ID/layer.json` | a layer; ID is the first half of its chain id's digest |
+ * | `layers/` | the layers; see `layer-store.ts` |
  * | `active/ID/fs`, `…/work`, `…/snapshot.json` | a snapshot; ID is the hash of its key |
  * | `tmp/` | stages, and what is being deleted; purged at start |
  * | `empty` | the lower directory of a stack of nothing |
- *
- * The directories themselves are the records: a rename makes and unmakes them, and no second book can disagree.
  */
 export interface OverlayOptions {
   /** Made when missing, 0700. */
@@ -37,214 +36,130 @@ interface SnapshotRecord {
   readonly idmapLower: boolean;
 }
 
-type LayerRecord = Omit<Layer, 'dir'> & { readonly version: 1; readonly bootId?: string };
+interface State {
+  /** Directory of the snapshots. */
+  readonly active: string;
+  readonly empty: string;
+  readonly workshop: Workshop;
+  readonly layers: LayerStore;
+  readonly records: Map<string, SnapshotRecord>;
+}
 
-/** Opens the store, purges what a crash left, and reads what is there. Unreadable entries are set aside with a note. */
+/** Opens the store, purges what a crash left, and reads what is there. Unreadable entries are removed with a note. */
 export async function openOverlaySnapshotter(options: OverlayOptions): Promise<Snapshotter> {
-  const paths = {
-    layers: join(options.root, 'layers'),
-    active: join(options.root, 'active'),
-    tmp: join(options.root, 'tmp'),
-    empty: join(options.root, 'empty'),
+  const { root, observer, syncFs } = options;
+  await mkdir(root, { recursive: true, mode: 0o700 });
+  const workshop = await openWorkshop(join(root, 'tmp'), observer);
+  const layers = await openLayerStore({ dir: join(root, 'layers'), workshop, observer, syncFs });
+  const state: State = {
+    active: join(root, 'active'),
+    empty: join(root, 'empty'),
+    workshop,
+    layers,
+    records: new Map(),
   };
-  for (const dir of [options.root, ...Object.values(paths)]) await mkdir(dir, { recursive: true, mode: 0o700 });
-  await chmod(paths.empty, 0o755);
-  const layers = new Map<string, Layer>();
-  const snapshots = new Map<string, SnapshotRecord>();
-  const doomed = new Set<Promise<void>>();
-  const locks = new KeyedLock();
+  await mkdir(state.active, { recursive: true, mode: 0o700 });
+  await mkdir(state.empty, { recursive: true });
+  await chmod(state.empty, 0o755);
+  for (const name of await readdir(state.active)) await loadSnapshot(state, name, observer);
   const usage = usageCache();
-  const boot = await bootId();
-  const flusher =
-    options.syncFs === undefined ? undefined : createFlusher(options.root, options.syncFs, options.observer);
-
-  const deleteLater = (path: string): void => {
-    const work = removeTree(path)
-      .catch((error: unknown) => options.observer.note('warn', `delete ${path}: ${messageOf(error)}`))
-      .finally(() => doomed.delete(work));
-    doomed.add(work);
-  };
-  const setAside = async (path: string): Promise<void> => {
-    const aside = join(paths.tmp, `removed-${randomUUID()}`);
-    await rename(path, aside).then(
-      () => deleteLater(aside),
-      (error: unknown) => {
-        if (!isErrno(error, 'ENOENT')) throw error;
-      },
-    );
-  };
-
-  for (const name of await readdir(paths.tmp)) await purge(join(paths.tmp, name), options.observer);
-  for (const name of await readdir(paths.layers)) {
-    const dir = join(paths.layers, name);
-    const record = await readRecord<LayerRecord>(join(dir, 'layer.json'));
-    if (record === undefined || layerId(record.chainId) !== name) {
-      options.observer.note('warn', `layer ${name} has no readable record and is removed`);
-      await setAside(dir);
-    } else if (flusher !== undefined && !(await isTrusted(dir, record.bootId, boot))) {
-      options.observer.note('warn', `layer ${name} was not on disk yet when the machine went down and is removed`);
-      await setAside(dir);
-    } else layers.set(record.chainId, layerOf(record, join(dir, 'fs')));
-  }
-  for (const name of await readdir(paths.active)) {
-    const record = await readRecord<SnapshotRecord>(join(paths.active, name, 'snapshot.json'));
-    if (record === undefined || snapshotId(record.key) !== name) {
-      options.observer.note('warn', `snapshot ${name} has no readable record and is removed`);
-      await setAside(join(paths.active, name));
-    } else snapshots.set(record.key, record);
-  }
-
-  const lowerDirs = (chainId: string): readonly string[] => {
-    if (chainId === '') return [paths.empty];
-    return stackOf(layers, chainId).map((layer) => layer.dir);
-  };
-
-  const describe = (record: SnapshotRecord): Snapshot => ({
-    key: record.key,
-    chainId: record.chainId,
-    lowerDirs: lowerDirs(record.chainId),
-    upperDir: join(paths.active, snapshotId(record.key), 'fs'),
-    workDir: join(paths.active, snapshotId(record.key), 'work'),
-    idmapLower: record.idmapLower,
-  });
-
-  const commit = async (stage: string, given: Omit<Layer, 'dir'>): Promise<Layer> =>
-    await locks.hold(`layer ${given.chainId}`, async () => {
-      const existing = layers.get(given.chainId);
-      if (existing !== undefined) {
-        await setAside(stage);
-        return existing;
-      }
-      if (given.parent !== undefined) stackOf(layers, given.parent);
-      const record: LayerRecord = { version: 1, ...given, ...(flusher !== undefined && { bootId: boot }) };
-      await writeFile(join(stage, 'layer.json'), JSON.stringify(record), { mode: 0o600 });
-      const dir = join(paths.layers, layerId(given.chainId));
-      await setAside(dir); /* released a moment ago and not yet gone */
-      await rename(stage, dir);
-      flusher?.add(dir);
-      const layer = layerOf(record, join(dir, 'fs'));
-      layers.set(given.chainId, layer);
-      return layer;
-    });
-
-  const newStage = async (): Promise<LayerStage> => {
-    const stage = join(paths.tmp, `stage-${randomUUID()}`);
-    await mkdir(join(stage, 'fs'), { recursive: true, mode: 0o700 });
-    await chmod(join(stage, 'fs'), 0o755);
-    return {
-      dir: join(stage, 'fs'),
-      commit: async (layer) => await commit(stage, layer),
-      async discard() {
-        await setAside(stage).catch((error: unknown) =>
-          options.observer.note('warn', `discard ${stage}: ${messageOf(error)}`),
-        );
-      },
-    };
-  };
-
-  const prepare = async (key: string, wanted: PrepareOptions): Promise<Snapshot> => {
-    if (snapshots.has(key)) throw new RuntimeError('already-exists', `snapshot "${key}" exists already`);
-    const [topmost = paths.empty] = lowerDirs(wanted.chainId);
-    const record: SnapshotRecord = {
-      version: 1,
-      key,
-      chainId: wanted.chainId,
-      idmapLower: wanted.mappings !== undefined,
-    };
-    /* Recorded before the first await, so that the stack cannot be released under our feet. */
-    snapshots.set(key, record);
-    const making = join(paths.tmp, `snapshot-${randomUUID()}`);
-    try {
-      await makeUpper(making, topmost, wanted.mappings);
-      await writeFile(join(making, 'snapshot.json'), JSON.stringify(record), { mode: 0o600 });
-      await rename(making, join(paths.active, snapshotId(key)));
-    } catch (error) {
-      snapshots.delete(key);
-      deleteLater(making);
-      throw error;
-    }
-    return describe(record);
-  };
-
-  const remove = async (key: string): Promise<void> => {
-    const dir = join(paths.active, snapshotId(key));
-    const [mounted] = await mountsBelow(dir);
-    if (mounted !== undefined) {
-      throw new RuntimeError('wrong-state', `remove snapshot "${key}": ${mounted} is still mounted`);
-    }
-    await setAside(dir);
-    snapshots.delete(key);
-    usage.forget(key);
-  };
-
-  const releaseLayers = (keep: Iterable<string>): readonly Layer[] => {
-    const needed = new Set<string>();
-    const chains = [...keep, ...[...snapshots.values()].map((record) => record.chainId)];
-    for (const chainId of chains) {
-      for (let at = layers.get(chainId); at !== undefined && !needed.has(at.chainId);) {
-        needed.add(at.chainId);
-        at = at.parent === undefined ? undefined : layers.get(at.parent);
-      }
-    }
-    const released = [...layers.values()].filter((layer) => !needed.has(layer.chainId));
-    for (const layer of released) layers.delete(layer.chainId);
-    const work = renameAside(released).finally(() => doomed.delete(work));
-    doomed.add(work);
-    return released;
-  };
-
-  /* Under the layer's lock: a pull may be committing the same chain anew. */
-  const renameAside = async (released: readonly Layer[]): Promise<void> => {
-    for (const { chainId } of released) {
-      await locks
-        .hold(`layer ${chainId}`, async () => {
-          if (!layers.has(chainId)) await setAside(join(paths.layers, layerId(chainId)));
-        })
-        .catch((error: unknown) => options.observer.note('warn', `release layer ${chainId}: ${messageOf(error)}`));
-    }
-  };
-
+  const locks = new KeyedLock();
   return {
-    stage: newStage,
-    layer: (chainId) => layers.get(chainId),
-    layers: () => [...layers.values()],
-    lowerDirs,
-    releaseLayers,
-    prepare,
+    stage: layers.stage,
+    layer: layers.layer,
+    layers: layers.layers,
+    lowerDirs: (chainId) => lowerDirs(state, chainId),
+    releaseLayers: (keep) => layers.release([...keep, ...[...state.records.values()].map((record) => record.chainId)]),
+    prepare: async (key, wanted) => await prepare(state, key, wanted),
     snapshot(key) {
-      const record = snapshots.get(key);
-      return record === undefined ? undefined : describe(record);
+      const record = state.records.get(key);
+      return record === undefined ? undefined : describe(state, record);
     },
-    list: () => [...snapshots.values()].map(describe),
-    remove: async (key) => await locks.hold(`snapshot ${key}`, async () => await remove(key)),
+    list: () => [...state.records.values()].map((record) => describe(state, record)),
+    async remove(key) {
+      await locks.hold(key, async () => await remove(state, key));
+      usage.forget(key);
+    },
     async usage(key) {
-      if (!snapshots.has(key)) throw notFound('snapshot', key);
-      return await usage.of(key, join(paths.active, snapshotId(key), 'fs'));
+      if (!state.records.has(key)) throw notFound('snapshot', key);
+      return await usage.of(key, join(snapshotDir(state, key), 'fs'));
     },
     async close() {
-      await flusher?.flush();
-      while (doomed.size > 0) await Promise.all(doomed);
+      await layers.flush();
+      await workshop.settled();
     },
   };
 }
 
-const layerId = (chainId: string): string => chainId.replace(/^sha256:/, '').slice(0, 32);
 const snapshotId = (key: string): string => createHash('sha256').update(key).digest('hex').slice(0, 32);
 
-function layerOf(record: LayerRecord, dir: string): Layer {
-  const { version: _version, bootId: _bootId, ...rest } = record;
-  return { ...rest, dir };
+const snapshotDir = (state: State, key: string): string => join(state.active, snapshotId(key));
+
+function lowerDirs(state: State, chainId: string): readonly string[] {
+  return chainId === '' ? [state.empty] : state.layers.stack(chainId).map((layer) => layer.dir);
 }
 
-function stackOf(layers: ReadonlyMap<string, Layer>, chainId: string): readonly Layer[] {
-  const stack: Layer[] = [];
-  for (let at: string | undefined = chainId; at !== undefined;) {
-    const layer = layers.get(at);
-    if (layer === undefined) throw notFound('layer', at);
-    stack.push(layer);
-    at = layer.parent;
+async function loadSnapshot(state: State, name: string, observer: Observer): Promise<void> {
+  const dir = join(state.active, name);
+  const record = await readRecord<SnapshotRecord>(join(dir, 'snapshot.json'));
+  const isWhole = record !== undefined && snapshotId(record.key) === name && hasStack(state, record.chainId);
+  if (isWhole) {
+    state.records.set(record.key, record);
+    return;
   }
-  return stack;
+  observer.note('warn', `snapshot ${record?.key ?? name} has no readable record or no layers and is removed`);
+  await state.workshop.setAside(dir);
+}
+
+/** Layers may have been lost to a power failure, which ended the container too. */
+function hasStack(state: State, chainId: string): boolean {
+  try {
+    return lowerDirs(state, chainId).length > 0;
+  } catch {
+    return false;
+  }
+}
+
+function describe(state: State, record: SnapshotRecord): Snapshot {
+  const dir = snapshotDir(state, record.key);
+  return {
+    key: record.key,
+    chainId: record.chainId,
+    lowerDirs: lowerDirs(state, record.chainId),
+    upperDir: join(dir, 'fs'),
+    workDir: join(dir, 'work'),
+    idmapLower: record.idmapLower,
+  };
+}
+
+async function prepare(state: State, key: string, wanted: PrepareOptions): Promise<Snapshot> {
+  if (state.records.has(key)) throw new RuntimeError('already-exists', `snapshot "${key}" exists already`);
+  const [topmost = state.empty] = lowerDirs(state, wanted.chainId);
+  const { chainId, mappings } = wanted;
+  const record: SnapshotRecord = { version: 1, key, chainId, idmapLower: mappings !== undefined };
+  /* Known before the first await, so that the stack cannot be released under our feet. */
+  state.records.set(key, record);
+  const making = state.workshop.place('snapshot');
+  try {
+    await makeUpper(making, topmost, mappings);
+    await writeFile(join(making, 'snapshot.json'), JSON.stringify(record), { mode: 0o600 });
+    await rename(making, snapshotDir(state, key));
+  } catch (error) {
+    state.records.delete(key);
+    state.workshop.deleteLater(making);
+    throw error;
+  }
+  return describe(state, record);
+}
+
+async function remove(state: State, key: string): Promise<void> {
+  const dir = snapshotDir(state, key);
+  const [mounted] = await mountsBelow(dir);
+  if (mounted !== undefined) {
+    throw new RuntimeError('wrong-state', `remove snapshot "${key}": ${mounted} is still mounted`);
+  }
+  await state.workshop.setAside(dir);
+  state.records.delete(key);
 }
 
 /** The upper directory stands for the root in the merged view: it takes mode and owner from the root below. */
@@ -265,21 +180,4 @@ function hostId(id: number, mappings: readonly IdMapping[] | undefined): number 
   const line = mappings.find((each) => id >= each.containerId && id - each.containerId < each.size);
   if (line === undefined) throw new RuntimeError('invalid-argument', `id ${id} of the image's root is not mapped`);
   return line.hostId + (id - line.containerId);
-}
-
-async function readRecord<T extends { readonly version: 1 }>(path: string): Promise<T | undefined> {
-  try {
-    const record = JSON.parse(await readFile(path, 'utf8')) as T;
-    return record.version === 1 ? record : undefined;
-  } catch {
-    return undefined;
-  }
-}
-
-async function purge(path: string, observer: Observer): Promise<void> {
-  try {
-    await removeTree(path);
-  } catch (error) {
-    observer.note('warn', `purge ${path}: ${messageOf(error)}`);
-  }
 }
