@@ -1,7 +1,7 @@
 import { execFile, spawn, type ChildProcess } from 'node:child_process';
 import { randomBytes, randomInt } from 'node:crypto';
 import { existsSync, mkdirSync, mkdtempSync, openSync, readdirSync, readFileSync, rmdirSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { networkInterfaces, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { criClient, type CriClient } from './cri-client.js';
@@ -73,7 +73,7 @@ function makePlace(env: Readonly<Record<string, string>> = {}): Place {
     BERTH_STATE: join(dir, 's'),
     BERTH_CGROUP_PARENT: cgroup,
     BERTH_NETWORK_BRIDGE: bridge,
-    BERTH_NETWORK_SUBNETS: `10.${randomInt(200, 250)}.${randomInt(0, 255)}.0/24`,
+    BERTH_NETWORK_SUBNETS: freeSubnet(),
     BERTH_NETWORK_CNI_CONF_DIR: join(dir, 'cni'),
     BERTH_NETWORK_NETNS_DIR: join(dir, 'netns'),
     BERTH_IMAGES_CERTS_DIR: join(dir, 'certs.d'),
@@ -82,6 +82,15 @@ function makePlace(env: Readonly<Record<string, string>> = {}): Place {
   };
   openSync(own.BERTH_CONFIG, 'w');
   return { dir, bridge, cgroup, env: { ...own, ...env } };
+}
+
+/** A network that no link of this host is in. */
+function freeSubnet(): string {
+  const used = Object.values(networkInterfaces()).flatMap((each) => each?.map(({ address }) => address) ?? []);
+  for (;;) {
+    const second = randomInt(200, 250);
+    if (!used.some((address) => address.startsWith(`10.${second}.`))) return `10.${second}.${randomInt(0, 255)}.0/24`;
+  }
 }
 
 class Agent implements TestAgent {
