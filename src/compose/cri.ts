@@ -1,5 +1,8 @@
 import type { Config } from '../config.js';
+import type { WatchRequest } from '../cri/handler.js';
 import { serveCri as serve } from '../cri/server.js';
+import { serveStreaming } from '../cri/streaming/server.js';
+import { tlsFiles } from '../cri/streaming/tls.js';
 import type { Observability } from '../observe/observer.js';
 import type { Runtime } from '../runtime/facade.js';
 
@@ -10,17 +13,26 @@ export async function serveCri(
   observability: Observability,
   version: string,
 ): Promise<{ close(): Promise<void> }> {
-  const server = await serve({
+  const watch: WatchRequest = (method, subject) => {
+    const request = observability.begin(method, { ...subject });
+    return {
+      observer: request.observer,
+      end: ({ codeName, error }) => request.end(codeName, error, true),
+    };
+  };
+  const { tlsCert, tlsKey, ...settings } = config.streaming;
+  const streaming = await serveStreaming({
+    ...settings,
     runtime,
-    socketPath: config.socket,
-    identity: { name: 'berth', version },
-    watch: (method, subject) => {
-      const request = observability.begin(method, { ...subject });
-      return {
-        observer: request.observer,
-        end: ({ codeName, error }) => request.end(codeName, error, true),
-      };
-    },
+    watch,
+    ...(tlsCert === '' ? {} : { tls: tlsFiles(tlsCert, tlsKey) }),
   });
-  return { close: () => server.close(config.shutdown.timeoutMs) };
+  const identity = { name: 'berth', version };
+  const server = await serve({ runtime, socketPath: config.socket, identity, watch, streaming });
+  return {
+    async close() {
+      await server.close(config.shutdown.timeoutMs);
+      await streaming.close();
+    },
+  };
 }

@@ -29,6 +29,17 @@ export const table = {
     maxMessageBytes: bytes(80 * 2 ** 20, 'Largest CRI message accepted or sent.', { min: 4 * 2 ** 20 }),
   },
 
+  streaming: {
+    address: string('127.0.0.1', 'Where Exec, Attach and PortForward are served. Only the kubelet needs to reach it.', {
+      check: notEmpty,
+    }),
+    port: integer(0, 'Port of the streaming server. 0: the kernel chooses one.', { max: 65_535 }),
+    idleTimeoutMs: duration(4 * 3_600_000, 'A session without a byte for this long ends.', { min: 1000 }),
+    creationTimeoutMs: duration(30_000, 'How long a client may take to open its streams.', { min: 100 }),
+    tlsCert: path('', 'PEM file with the streaming server’s certificate, read again when it changes. Empty: no TLS.'),
+    tlsKey: path('', 'PEM file with the certificate’s key.'),
+  },
+
   cgroup: {
     driver: choice(['cgroupfs', 'systemd'], 'cgroupfs', 'Who makes cgroups. Must be what the kubelet uses.'),
     parent: string('/berth', 'Where pods go that name no cgroup parent, and the shims themselves.', {

@@ -6,6 +6,8 @@ import type { ContainerView, ExecOutcome, Runtime, SandboxView } from '../runtim
 import { ListEncoder, alreadyEncoded } from './encoded-list.js';
 import { changes, reads, unimplemented, unimplementedStream } from './handler.js';
 import type { MakeHandler } from './handler.js';
+import { streamingMethods } from './streaming/methods.js';
+import type { StreamingServer } from './streaming/server.js';
 import { containerConfig, containerFilter, objectId, statsFilter } from './translate/container.js';
 import { wireContainer, wireContainerStatus } from './translate/container-status.js';
 import { atLeast, copyMap, integer, line, texts } from './translate/fields.js';
@@ -38,13 +40,19 @@ const containerId = (request: { readonly containerId: string }) => objectId('con
 const ofSandbox = (request: { readonly podSandboxId: string }) => ({ sandbox: request.podSandboxId });
 const ofContainer = (request: { readonly containerId: string }) => ({ container: request.containerId });
 
-export function runtimeService(runtime: Runtime, identity: RuntimeIdentity, handle: MakeHandler): Methods {
+export function runtimeService(
+  runtime: Runtime,
+  identity: RuntimeIdentity,
+  handle: MakeHandler,
+  streaming?: StreamingServer,
+): Methods {
   return {
     ...aboutRuntime(runtime, identity, handle),
     ...aboutSandboxes(runtime, handle),
     ...aboutContainers(runtime, handle),
     ...aboutRunningContainers(runtime, handle),
     ...later(),
+    ...(streaming === undefined ? {} : streamingMethods(runtime, streaming, handle)),
   };
 }
 

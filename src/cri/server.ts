@@ -11,6 +11,7 @@ import { Inflight } from './inflight.js';
 import { runtimeService, runtimeServiceDefinition } from './runtime-service.js';
 import type { RuntimeIdentity } from './runtime-service.js';
 import { listenOn } from './socket.js';
+import type { StreamingServer } from './streaming/server.js';
 
 export interface CriServerOptions {
   readonly runtime: Runtime;
@@ -20,6 +21,8 @@ export interface CriServerOptions {
   /** Makes the span and the observer of each request; without it nothing is logged. */
   readonly watch?: WatchRequest;
   readonly inflight?: Inflight;
+  /** Without it Exec, Attach and PortForward are unimplemented. */
+  readonly streaming?: StreamingServer;
 }
 
 export interface CriServer {
@@ -81,7 +84,10 @@ function grpcServer(options: CriServerOptions, inflight: Inflight, stopping: Abo
     stopping,
     now: () => performance.now(),
   });
-  server.addService(runtimeServiceDefinition, runtimeService(options.runtime, options.identity, handle));
+  server.addService(
+    runtimeServiceDefinition,
+    runtimeService(options.runtime, options.identity, handle, options.streaming),
+  );
   server.addService(imageServiceDefinition, imageService(options.runtime, handle));
   return server;
 }

@@ -55,7 +55,7 @@ export interface ContainerNamespaces {
 }
 
 /**
- * @param sandbox the options the pod was made with; net and ipc of a container must agree with them
+ * @param sandbox the options the pod was made with; net and ipc of a container are the pod's; it may not ask for the node's where the pod has its own
  * @param options the options of the container
  * @param facts whether the container sees a cgroup namespace of its own: on cgroup v2, unless privileged
  */
@@ -65,10 +65,11 @@ export function containerNamespaces(
   facts: { readonly cgroupNamespace: boolean },
 ): ContainerNamespaces {
   const field = 'config.linux.security_context.namespace_options';
-  if (options.network !== sandbox.network) {
-    throw invalid(`${field}.network`, `is ${options.network}, but the pod's is ${sandbox.network}`);
+  for (const kind of ['network', 'ipc'] as const) {
+    if (options[kind] === 'node' && sandbox[kind] !== 'node') {
+      throw invalid(`${field}.${kind}`, `is node, but the pod's is ${sandbox[kind]}`);
+    }
   }
-  if (options.ipc !== sandbox.ipc) throw invalid(`${field}.ipc`, `is ${options.ipc}, but the pod's is ${sandbox.ipc}`);
   checkSameUserNamespace(sandbox, options, `${field}.userns_options`);
   checkUserNamespace({ ...sandbox, pid: options.pid }, field);
   const net = fromPodOrHost(sandbox.network);
@@ -101,6 +102,7 @@ function pidNamespace(sandbox: NamespaceOptions, options: NamespaceOptions, fiel
     case 'container':
       return { from: 'new' };
     case 'pod':
+      if (sandbox.pid === 'node') return { from: 'host' };
       if (sandbox.pid !== 'pod') throw invalid(field, `is pod, but the pod was made with ${sandbox.pid}`);
       return { from: 'pod' };
     case 'target':
