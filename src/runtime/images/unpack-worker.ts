@@ -59,15 +59,20 @@ async function grown(position: number): Promise<number> {
   return available - position;
 }
 
+/**
+ * Buffers are used in turn: the next stage has at most one of them in hand, for each is larger than what a stream may
+ * have queued. Were that ever untrue, the diff id would tell.
+ */
 async function* blobBytes(order: UnpackOrder): AsyncGenerator<Buffer> {
+  const ring = Array.from({ length: 3 }, () => Buffer.allocUnsafeSlow(readSize));
   let position = 0;
   let reported = 0;
-  while (position < order.size) {
+  for (let turn = 0; position < order.size; turn++) {
     const length = Math.min(await grown(position), readSize);
-    const { bytesRead, buffer } = await read(order.fd, Buffer.allocUnsafe(length), 0, length, position);
+    const { bytesRead, buffer } = await read(order.fd, ring[turn % 3] ?? Buffer.alloc(length), 0, length, position);
     if (bytesRead === 0) throw new RuntimeError('internal', 'read layer: the file is shorter than expected');
     position += bytesRead;
-    yield bytesRead === length ? buffer : buffer.subarray(0, bytesRead);
+    yield buffer.subarray(0, bytesRead);
     if (position - reported > 1 << 20 || position === order.size) {
       reported = position;
       send({ kind: 'progress', bytes: position });
