@@ -8,7 +8,7 @@ import { boolean, bytes, choice, duration, integer, list, map, number, path, str
 export const table = {
   root: path('/var/lib/berth', 'Images, snapshots and records. Survives a reboot; mode 0700.', { check: notEmpty }),
   state: path('/run/berth', 'Sockets, bundles and exit records. Must not survive a reboot; mode 0700.', {
-    check: notEmpty,
+    check: (value) => notEmpty(value) ?? stateLength(value),
   }),
   socket: path('', 'The CRI socket. Empty: berth.sock in the state directory.', { check: socketLength }),
 
@@ -131,6 +131,14 @@ export const table = {
 
 function notEmpty(value: string): string | undefined {
   return value === '' ? 'must not be empty' : undefined;
+}
+
+/** A pod's socket is STATE/pods/ID/shim.sock with an id of 64 digits, in the 107 bytes of unix(7). */
+function stateLength(value: string): string | undefined {
+  const most = 107 - '/pods//shim.sock'.length - 64;
+  return Buffer.byteLength(value) > most
+    ? `is longer than ${most} bytes, which leaves no room for the sockets of pods`
+    : undefined;
 }
 
 /** sockaddr_un holds 108 bytes with the final NUL (unix(7)). */
