@@ -7,9 +7,11 @@ import type { Config } from '../config.js';
 import { deviceProgramCalls } from '../native/bpf.js';
 import { gatherKernelFacts, type KernelFacts } from '../native/kernel-facts.js';
 import { openNative, type Native } from '../native/native.js';
+import { openUserNamespace } from '../native/user-namespace.js';
 import type { Cgroups } from '../runtime/cgroups/types.js';
 import { openCgroups } from '../runtime/cgroups/cgroups.js';
 import type { Runtime } from '../runtime/facade.js';
+import { probeUserNamespaces } from '../runtime/idmap/support.js';
 import type { ExplainFailure } from '../runtime/launch/plan-failed.js';
 import { openSupervisor } from '../runtime/launch/supervisor.js';
 import { JoinTemplates } from '../runtime/containers/join-templates.js';
@@ -110,6 +112,12 @@ export async function openRuntime(config: Config, observer: Observer): Promise<O
     images,
     snapshots,
     seccomp,
+    userNamespaces: probeUserNamespaces({
+      native,
+      kernel,
+      openUserNamespace: () => openUserNamespace(native, builtPrograms().shim, { hostId: probedId, size: 1 }),
+      layers: [join(config.root, 'snapshots', 'empty'), join(config.root, 'snapshots', 'tmp')],
+    }),
     templates: new JoinTemplates({ paths, seccomp }),
   };
   await recover({
@@ -151,6 +159,9 @@ async function shimProcs(parent: string, cgroups: Cgroups): Promise<string[]> {
   const { join: files } = await cgroups.create(shimCgroup(parent), {});
   return [...files.v1Procs, ...(files.v2Dir === undefined ? [] : [join(files.v2Dir, 'cgroup.procs')])];
 }
+
+/** Any id but 0 shows whether a mount can be idmapped. */
+const probedId = 65536;
 
 /** Milliseconds between attempts to remove what resisted. */
 const residueRetryMs = 30_000;

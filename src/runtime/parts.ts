@@ -2,6 +2,7 @@ import type { CapabilityFacts, HostPaths, RuntimeSettings } from './settings.js'
 import type { JoinTemplates } from './containers/join-templates.js';
 import type { Cgroups } from './cgroups/types.js';
 import type { Shim } from './launch/shim.js';
+import type { UserNamespaceSupport } from './idmap/support.js';
 import type { Image } from './model.js';
 import type { PodNetwork } from './network/pod-network.js';
 import type { Registry } from './registry.js';
@@ -26,6 +27,7 @@ export interface Parts {
   readonly snapshots: Snapshotter;
   readonly kernel: KernelFacts;
   readonly seccomp: SeccompParts;
+  readonly userNamespaces: UserNamespaceSupport;
   readonly templates: JoinTemplates;
 }
 

@@ -196,8 +196,12 @@ function status(parts: RuntimeOptions['parts']): RuntimeStatus {
     handlers: parts.settings.handlers.map((name) => ({
       name,
       recursiveReadOnlyMounts: parts.kernel.recursiveReadOnly,
-      userNamespaces: false,
+      userNamespaces: parts.userNamespaces.supported,
     })),
-    features: { supplementalGroupsPolicy: true, userNamespacesHostNetwork: false, mountOptions: true },
+    features: {
+      supplementalGroupsPolicy: true,
+      userNamespacesHostNetwork: parts.userNamespaces.supported,
+      mountOptions: true,
+    },
   };
 }

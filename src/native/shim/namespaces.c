@@ -15,6 +15,8 @@
 #define CLONE_NEWTIME 0x80
 #endif
 #define MAP_TEXT 16384
+/* The file system of message queues belongs to who makes the namespace: that is to be the mapped root. */
+#define AS_MAPPED_ROOT (1 << NAMESPACE_IPC)
 
 const uint32_t namespace_flags[NAMESPACE_KINDS] = {
     [NAMESPACE_PID] = CLONE_NEWPID,   [NAMESPACE_NET] = CLONE_NEWNET,       [NAMESPACE_IPC] = CLONE_NEWIPC,
@@ -128,7 +130,9 @@ int enter_namespaces(struct execution *e, const struct plan_step *clone)
         return failed(e, DETAIL_NAMESPACE, result);
     if (has(clone->w[0], NAMESPACE_USER)) {
         result = wait_gate(e, 'm');
-        return result < 0 ? result : become_mapped_root(e);
+        if (result >= 0)
+            result = become_mapped_root(e);
+        return result < 0 ? result : sys_unshare((int)clone_flags(clone->w[0] & AS_MAPPED_ROOT));
     }
     if (user < 0)
         return 0;
@@ -251,7 +255,9 @@ int do_clone(struct execution *e, const struct plan_step *step, struct launch *l
     int cgroup = -1, into = e->enter[NAMESPACE_PID], pidfd = -1, result = find_enter_mount(e);
     if (result < 0)
         return result;
-    uint64_t kinds = e->enter[NAMESPACE_USER] >= 0 ? 0 : step->w[0];
+    uint64_t kinds = e->enter[NAMESPACE_USER] >= 0                ? 0
+                     : has(step->w[0], NAMESPACE_USER) ? step->w[0] & ~(uint64_t)AS_MAPPED_ROOT
+                                                       : step->w[0];
     struct clone_args args = {.flags = CLONE_PIDFD | CLONE_CLEAR_SIGHAND | clone_flags(kinds),
                               .pidfd = (uintptr_t)&pidfd,
                               .exit_signal = SIGCHLD};

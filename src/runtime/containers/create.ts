@@ -7,6 +7,7 @@ import { Undo } from '../../kit/undo.js';
 import type { CgroupResources } from '../cgroups/types.js';
 import { shimCgroup } from '../settings.js';
 import type { CreateContainerInput } from '../facade.js';
+import type { IdMappings } from '../idmap/mapping.js';
 import type { ContainerConfig, Image, ImageRunConfig } from '../model.js';
 import type { Parts } from '../parts.js';
 import { compilePlan } from '../plan/compile.js';
@@ -20,15 +21,27 @@ import { signalName } from '../spec/signals.js';
 import { resolveUser } from '../spec/user.js';
 import type { SandboxEntry } from '../registry.js';
 import type { ContainerRecord } from '../state/records.js';
+import { openToMappedRoot } from '../sandbox/run.js';
 import { shmName } from '../sandbox/shim-events.js';
 import { gatherDevices, gatherMounts, gatherUserDatabase } from './gather.js';
 import { launchFacts } from './launch-facts.js';
+import { checkIdmaps, checkVolumes, isForEveryone } from './user-namespace.js';
 import { apparmorFor, seccompFor } from './profiles.js';
 import { encodeSpec } from './spec-json.js';
 
 export type CreateContainerDeps = Pick<
   Parts,
-  'settings' | 'paths' | 'host' | 'registry' | 'residue' | 'cgroups' | 'images' | 'snapshots' | 'seccomp' | 'kernel'
+  | 'settings'
+  | 'paths'
+  | 'host'
+  | 'registry'
+  | 'residue'
+  | 'cgroups'
+  | 'images'
+  | 'snapshots'
+  | 'seccomp'
+  | 'kernel'
+  | 'userNamespaces'
 >;
 
 /**
@@ -49,6 +62,8 @@ export async function createContainer(
   const observer = new StepRecorder(call.observer);
   const undo = new Undo(observer);
   const id = host.newId();
+  const { mappings } = sandbox.record;
+  checkVolumes(input.config.mounts, mappings);
   try {
     const image = findImage(input, deps);
     const run = image?.run ?? noImage;
@@ -66,14 +81,14 @@ export async function createContainer(
       );
       await undo.step(
         'prepare snapshot',
-        () => snapshots.prepare(id, { chainId: image.chainId }),
+        () => snapshots.prepare(id, { chainId: image.chainId, ...(mappings === undefined ? {} : { mappings }) }),
         async () => void (await residue.clean('snapshot', id)),
       );
     }
     const { spec, plan } = await undo.step('build spec and plan', () => build(id, input, run, user, deps));
     await undo.step(
       'write bundle',
-      () => writeBundle(paths.bundle(sandbox.record.id, id), spec, plan),
+      () => writeBundle(paths.bundle(sandbox.record.id, id), spec, plan, mappings),
       async () => void (await residue.clean('directory', paths.bundle(sandbox.record.id, id))),
     );
     await undo.step(
@@ -177,6 +192,12 @@ async function build(
   const sandbox = registry.sandbox(record.sandboxId).record;
   const { security } = input.config;
   const config = { ...input.config, mounts: await gatherMounts(input.config.mounts) };
+  checkIdmaps(config.mounts, deps.userNamespaces);
+  const devices = await gatherDevices(
+    config.devices,
+    security.privileged,
+    sandbox.mappings === undefined ? undefined : isForEveryone,
+  );
   const namespaces = containerNamespaces(sandbox.config.security.namespaces, security.namespaces, {
     cgroupNamespace: deps.cgroups.layout.version === 'v2' && !security.privileged,
   });
@@ -195,15 +216,16 @@ async function build(
       resolvConf: paths.podFile(sandbox.id, 'resolv.conf'),
       shm: sandbox.config.security.namespaces.ipc === 'pod' ? { held: shmName } : { host: true },
     },
-    devices: await gatherDevices(config.devices, security.privileged),
+    devices,
     allCapabilities: host.capabilities.all,
     defaultCapabilities: settings.defaultCapabilities,
     rlimits: parseRlimits(settings.rlimits),
     seccomp: await seccompFor(security, deps),
     apparmorProfile: apparmorFor(security, host.capabilities.apparmor),
     pidsLimit: settings.pidsLimit === 0 ? undefined : settings.pidsLimit,
+    ...(sandbox.mappings === undefined ? {} : { mappings: sandbox.mappings }),
   });
-  return { spec, plan: compilePlan(spec, launchFacts(record, namespaces, spec, deps)) };
+  return { spec, plan: compilePlan(spec, launchFacts(record, namespaces, spec, devices, deps)) };
 }
 
 function checkTarget(
@@ -221,8 +243,14 @@ function checkTarget(
 }
 
 /** The bundle is what a restarted agent and `berth plan explain` read; config.json may hold secrets of the pod. */
-async function writeBundle(dir: string, spec: OciSpec, plan: LaunchPlan): Promise<void> {
+async function writeBundle(
+  dir: string,
+  spec: OciSpec,
+  plan: LaunchPlan,
+  mappings: IdMappings | undefined,
+): Promise<void> {
   await mkdir(dir, { mode: 0o700 });
+  await openToMappedRoot(dir, mappings);
   await Promise.all([
     writeFile(join(dir, 'config.json'), encodeSpec(spec), { mode: 0o600, flag: 'wx' }),
     writeFile(join(dir, 'plan'), encodePlan(plan), { mode: 0o600, flag: 'wx' }),

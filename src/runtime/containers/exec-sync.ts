@@ -3,7 +3,6 @@ import { RuntimeError, invalid } from '../../kit/errors.js';
 import type { ExecOutcome } from '../facade.js';
 import type { Parts } from '../parts.js';
 import { compileExecPlan } from '../plan/compile-exec.js';
-import { processOf } from '../plan/compile-process.js';
 import { encodePlan } from '../plan/wire.js';
 import { joinFacts } from './launch-facts.js';
 import type { ContainerRecord } from '../state/records.js';

@@ -66,7 +66,11 @@ async function hostPathOf(path: string, field: string): Promise<string> {
 }
 
 /** Device nodes of the request (a directory stands for those in it), or all of the host's for a privileged container. */
-export async function gatherDevices(devices: readonly Device[], privileged: boolean): Promise<HostDevice[]> {
+export async function gatherDevices(
+  devices: readonly Device[],
+  privileged: boolean,
+  keep: (device: HostDevice) => boolean = () => true,
+): Promise<HostDevice[]> {
   const asked = await Promise.all(
     devices.map(async (device, index) => {
       const field = `config.devices[${index}].host_path`;
@@ -76,19 +80,21 @@ export async function gatherDevices(devices: readonly Device[], privileged: bool
       return found;
     }),
   );
-  const all = privileged ? await hostDevices('/dev') : [];
+  const all = privileged ? (await hostDevices('/dev')).filter(keep) : [];
   const byPath = new Map([...all, ...asked.flat()].map((device) => [device.path, device]));
   return [...byPath.values()];
 }
 
 async function devicesAt(hostPath: string, containerPath: string, access: string): Promise<HostDevice[]> {
   const facts = await stat(hostPath);
-  if (!facts.isDirectory()) return device(facts, containerPath, access);
+  if (!facts.isDirectory()) return device(facts, containerPath, access).map((found) => ({ ...found, hostPath }));
   const names = await readdir(hostPath);
   const found = await Promise.all(
     names.map(async (name) => {
       const entry = await stat(join(hostPath, name));
-      return entry.isDirectory() ? [] : device(entry, join(containerPath, name), access);
+      if (entry.isDirectory()) return [];
+      const found = device(entry, join(containerPath, name), access);
+      return found.map((each) => ({ ...each, hostPath: join(hostPath, name) }));
     }),
   );
   return found.flat();

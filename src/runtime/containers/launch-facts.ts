@@ -1,6 +1,7 @@
 import { RuntimeError } from '../../kit/errors.js';
 import type { Parts } from '../parts.js';
 import type { ExecFacts, LaunchFacts, LaunchKernelFacts, RootfsFacts } from '../plan/facts.js';
+import type { HostDevice } from '../spec/container-spec.js';
 import type { ContainerNamespaces } from '../spec/namespaces.js';
 import type { OciSpec } from '../spec/oci.js';
 import type { ContainerRecord } from '../state/records.js';
@@ -12,11 +13,15 @@ export function launchFacts(
   record: ContainerRecord,
   namespaces: ContainerNamespaces,
   spec: OciSpec,
+  devices: readonly HostDevice[],
   deps: FactDeps,
 ): LaunchFacts {
+  const mapped = namespaces.user.from !== 'host';
   return {
-    rootfs: rootfsFacts(record, deps),
-    rootOn: deps.paths.rootMountpoint(record.sandboxId),
+    rootfs: rootfsFacts(record, mapped, deps),
+    // Nobody but the host's root may walk to the pod's own directory; every host has this one.
+    rootOn: mapped ? '/proc' : deps.paths.rootMountpoint(record.sandboxId),
+    ...(mapped ? { devices: 'bind', deviceSources: sourcesOf(devices) } : {}),
     namespaces,
     cgroup: { path: record.cgroupPath, join: deps.cgroups.handle(record.cgroupPath).join, layout: deps.cgroups.layout },
     kernel: kernelFacts(deps),
@@ -38,11 +43,20 @@ export function joinFacts(
   };
 }
 
-function rootfsFacts(record: ContainerRecord, deps: FactDeps): RootfsFacts {
-  if (record.rootfs !== '') return { kind: 'directory', path: record.rootfs };
+const sourcesOf = (devices: readonly HostDevice[]): ReadonlyMap<string, string> =>
+  new Map(devices.map(({ path, hostPath }) => [path, hostPath ?? path]));
+
+function rootfsFacts(record: ContainerRecord, mapped: boolean, deps: FactDeps): RootfsFacts {
+  if (record.rootfs !== '') return { kind: 'directory', path: record.rootfs, idmap: mapped ? 'pod' : 'none' };
   const snapshot = deps.snapshots.snapshot(record.id);
   if (snapshot === undefined) throw new RuntimeError('internal', `container ${record.id} has no snapshot`);
-  return { kind: 'overlay', lower: snapshot.lowerDirs, upper: snapshot.upperDir, work: snapshot.workDir };
+  return {
+    kind: 'overlay',
+    lower: snapshot.lowerDirs,
+    upper: snapshot.upperDir,
+    work: snapshot.workDir,
+    idmap: snapshot.idmapLower ? 'pod' : 'none',
+  };
 }
 
 const kernelFacts = ({ kernel, settings }: Pick<Parts, 'kernel' | 'settings'>): LaunchKernelFacts => ({

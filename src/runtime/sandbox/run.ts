@@ -1,21 +1,24 @@
-import { mkdir, writeFile } from 'node:fs/promises';
+import { chmod, chown, mkdir, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { Call } from '../../kit/call.js';
 import { RuntimeError, invalid } from '../../kit/errors.js';
 import { StepRecorder } from '../../kit/step-recorder.js';
 import { Undo } from '../../kit/undo.js';
 import type { Shim } from '../launch/shim.js';
-import type { PodSandboxConfig } from '../model.js';
+import { lastFromZero, rootOf, type IdMappings } from '../idmap/mapping.js';
+import type { IdMapping, PodSandboxConfig } from '../model.js';
 import { hostnameFile, hostsFile, resolvConf } from '../network/pod-files.js';
 import type { NetworkResult } from '../network/pod-network.js';
 import type { Parts } from '../parts.js';
 import { compileSandboxPlan } from '../plan/compile-sandbox.js';
+import type { IdMapLine } from '../plan/plan.js';
 import { encodePlan } from '../plan/wire.js';
 import { shmBytes } from '../spec/defaults.js';
 import { admitSysctls, sandboxNamespaces, sysctlPath } from '../spec/namespaces.js';
 import { shimCgroup } from '../settings.js';
 import type { SandboxRecord } from '../state/records.js';
 import { shmName, takeUpShim } from './shim-events.js';
+import { podMappings, refuseOverlap } from './user-namespace.js';
 
 export interface RunPodSandboxInput {
   readonly config: PodSandboxConfig;
@@ -24,7 +27,7 @@ export interface RunPodSandboxInput {
 
 export type RunPodSandboxDeps = Pick<
   Parts,
-  'settings' | 'paths' | 'host' | 'registry' | 'residue' | 'cgroups' | 'shims' | 'network'
+  'settings' | 'paths' | 'host' | 'registry' | 'residue' | 'cgroups' | 'shims' | 'network' | 'userNamespaces'
 >;
 
 /**
@@ -38,18 +41,22 @@ export async function runPodSandbox(input: RunPodSandboxInput, deps: RunPodSandb
   const undo = new Undo(observer);
   const id = host.newId();
   const namespaces = sandboxNamespaces(config.security.namespaces);
-  const sysctls = admittedSysctls(config, deps);
+  const mappings = podMappings(config, deps);
+  const sysctls = admittedSysctls(config, mappings, deps);
   const cgroup = podCgroup(config, id, deps);
 
   try {
     await undo.step(
       'reserve name and record',
-      () => registry.addSandbox(firstRecord(id, input, cgroup, host)),
+      () => {
+        refuseOverlap(mappings, deps);
+        registry.addSandbox(firstRecord(id, input, cgroup, mappings, host));
+      },
       () => registry.deleteSandbox(id),
     );
     await undo.step(
       'make pod directory',
-      () => makePodDirectory(id, deps),
+      () => makePodDirectory(id, mappings, deps),
       async () => void (await residue.clean('directory', paths.podDir(id))),
     );
     const pauseJoin = await undo.step(
@@ -75,6 +82,7 @@ export async function runPodSandbox(input: RunPodSandboxInput, deps: RunPodSandb
           sysctls: sysctls.map(([name, value]) => [sysctlPath(name), value]),
           shm: namespaces.own.includes('ipc') ? { name: shmName, bytes: shmBytes } : undefined,
           cgroup: namespaces.own.includes('pid') ? pauseJoin : undefined,
+          ...(mappings === undefined ? {} : { idMaps: planMaps(mappings) }),
         }),
       );
       await writeFile(join(paths.podDir(id), 'plan'), plan, { mode: 0o600 });
@@ -82,7 +90,7 @@ export async function runPodSandbox(input: RunPodSandboxInput, deps: RunPodSandb
     });
     held.warnings.forEach((warning) => call.observer.note('warn', warning, { sandbox: id }));
     const network = await attachNetwork(id, config, shim, undo, deps, { ...call, observer });
-    await undo.step('write pod files', () => writePodFiles(id, config, network, deps));
+    await undo.step('write pod files', () => writePodFiles(id, config, network, mappings, deps));
     await undo.step('record ready', () => {
       takeUpShim(id, shim, deps);
       registry.updateSandbox(id, {
@@ -113,6 +121,7 @@ function firstRecord(
   id: string,
   input: RunPodSandboxInput,
   cgroup: PodCgroup,
+  mappings: IdMappings | undefined,
   host: RunPodSandboxDeps['host'],
 ): SandboxRecord {
   return {
@@ -127,18 +136,42 @@ function firstRecord(
     shimPid: 0,
     pausePid: 0,
     ips: [],
+    ...(mappings === undefined ? {} : { mappings }),
     steps: [],
   };
 }
 
 /** Defaults of the configuration apply where the pod has the namespace and does not say otherwise. */
-function admittedSysctls(config: PodSandboxConfig, deps: RunPodSandboxDeps): [string, string][] {
+function admittedSysctls(
+  config: PodSandboxConfig,
+  mappings: IdMappings | undefined,
+  deps: RunPodSandboxDeps,
+): [string, string][] {
   const asked = admitSysctls(config.sysctls, config.security.namespaces);
   if (config.security.namespaces.network !== 'pod') return asked;
   const names = new Set(asked.map(([name]) => name));
   const defaults = Object.entries(deps.settings.defaultSysctls).filter(([name]) => !names.has(name));
-  return [...defaults, ...asked];
+  return [...defaults.map(([name, value]): [string, string] => [name, mappedDefault(name, value, mappings)]), ...asked];
 }
+
+/** A range of groups may only name groups that the pod's user namespace has. */
+function mappedDefault(name: string, value: string, mappings: IdMappings | undefined): string {
+  const range = /^(\d+)\s+(\d+)$/.exec(value);
+  if (mappings === undefined || name !== 'net.ipv4.ping_group_range' || range === null) return value;
+  const last = lastFromZero(mappings.gids);
+  return `${Math.min(Number(range[1]), last)} ${Math.min(Number(range[2]), last)}`;
+}
+
+const planMaps = ({ uids, gids }: IdMappings): { uids: IdMapLine[]; gids: IdMapLine[] } => ({
+  uids: uids.map(planLine),
+  gids: gids.map(planLine),
+});
+
+const planLine = ({ containerId, hostId, size }: IdMapping): IdMapLine => ({
+  inside: containerId,
+  outside: hostId,
+  count: size,
+});
 
 interface PodCgroup {
   readonly path: string;
@@ -166,10 +199,19 @@ async function createPodCgroups(
   return (await deps.cgroups.create(pauseCgroup(cgroup.path, id), {})).join;
 }
 
-async function makePodDirectory(id: string, deps: RunPodSandboxDeps): Promise<void> {
+async function makePodDirectory(id: string, mappings: IdMappings | undefined, deps: RunPodSandboxDeps): Promise<void> {
   const dir = deps.paths.podDir(id);
   await mkdir(dir, { mode: 0o700 });
+  await openToMappedRoot(dir, mappings);
   await Promise.all([mkdir(join(dir, 'c'), { mode: 0o700 }), mkdir(deps.paths.rootMountpoint(id), { mode: 0o700 })]);
+}
+
+/** The root of a user namespace may go through a directory of its own pod, and not list it. */
+export async function openToMappedRoot(dir: string, mappings: IdMappings | undefined): Promise<void> {
+  const gid = mappings === undefined ? 0 : rootOf(mappings).gid;
+  if (gid === 0) return;
+  await chown(dir, 0, gid);
+  await chmod(dir, 0o710);
 }
 
 /** The undo stands before the ADD: plugins leave things behind even when they fail. */
@@ -208,6 +250,7 @@ async function writePodFiles(
   id: string,
   config: PodSandboxConfig,
   network: NetworkResult | undefined,
+  mappings: IdMappings | undefined,
   deps: RunPodSandboxDeps,
 ): Promise<void> {
   const { paths } = deps;
@@ -220,6 +263,11 @@ async function writePodFiles(
     writeFile(paths.podFile(id, 'hostname'), await hostnameFile({ hostname, host: !own }), { mode: 0o644 }),
     writeFile(paths.podFile(id, 'resolv.conf'), await resolvConf(config.dns), { mode: 0o644 }),
   ]);
+  if (mappings === undefined) return;
+  const { uid, gid } = rootOf(mappings);
+  await Promise.all(
+    (['hosts', 'hostname', 'resolv.conf'] as const).map((name) => chown(paths.podFile(id, name), uid, gid)),
+  );
 }
 
 /** The directory above every pod's, for whoever prepares the host. */

@@ -35,6 +35,8 @@ export interface SandboxFiles {
 /** A device node of the host, looked up before: where it comes from and what it is. */
 export interface HostDevice extends OciDevice {
   readonly access: string;
+  /** Where it is on the host, if not at `path`. */
+  readonly hostPath?: string;
 }
 
 /** Everything the specification of a container is computed from. Gathered before; nothing is looked up here. */
@@ -91,7 +93,7 @@ export function containerSpec(input: ContainerSpecInput): OciSpec {
         ? {}
         : { uidMappings: input.mappings.uids.map(ociMapping), gidMappings: input.mappings.gids.map(ociMapping) }),
       cgroupsPath: input.cgroupsPath,
-      devices: input.devices.map(({ access: _, ...device }) => device),
+      devices: input.devices.map(({ access: _, hostPath: __, ...device }) => device),
       resources: ociResources(input),
       rootfsPropagation: rootPropagation(config.mounts),
       ...(input.seccomp === undefined ? {} : { seccomp: input.seccomp }),

@@ -1,4 +1,5 @@
 import type { RecordedStep } from '../../kit/step-recorder.js';
+import type { IdMappings } from '../idmap/mapping.js';
 import type { ContainerConfig, ExitRecord, LinuxResources, PodSandboxConfig, ReportedMount } from '../model.js';
 
 /**
@@ -21,6 +22,8 @@ export interface SandboxRecord {
   readonly shimPid: number;
   readonly pausePid: number;
   readonly ips: readonly string[];
+  /** Of its user namespace; absent without one. */
+  readonly mappings?: IdMappings;
   /** How its start went, for the waterfall. */
   readonly steps: readonly RecordedStep[];
 }

@@ -1,0 +1,99 @@
+import { readFileSync } from 'node:fs';
+import { messageOf, RuntimeError } from '../../kit/errors.js';
+import type { Descriptor } from '../../native/descriptor.js';
+import type { KernelFacts } from '../../native/kernel-facts.js';
+import type { Native } from '../../native/native.js';
+
+/** What user namespaces can do on this host: found out at start by trying, asked for by the requests. */
+export interface UserNamespaceSupport {
+  /** Pods can have user namespaces over the images' layers. */
+  readonly supported: boolean;
+  /** Why not; '' when they can. */
+  readonly reason: string;
+  /**
+   * Tries to idmap the mount at a host path. Returns what is in the way (`file system nfs4 …`), or undefined. The mount
+   * itself stays as it is: a clone of it is tried.
+   */
+  refusal(path: string, recursive: boolean): string | undefined;
+}
+
+export interface SupportOptions {
+  readonly native: Pick<Native, 'mounts'>;
+  readonly kernel: KernelFacts;
+  /** Makes a user namespace; throws where there can be none. */
+  readonly openUserNamespace: () => Descriptor;
+  /** Two directories, neither in the other, on the file system of the images' layers. */
+  readonly layers: readonly [string, string];
+}
+
+/** linux/mount.h */
+const MOUNT_ATTR_IDMAP = 0x100000;
+
+export function probeUserNamespaces(options: SupportOptions): UserNamespaceSupport {
+  const { native, kernel, layers } = options;
+  let userns: Descriptor;
+  try {
+    userns = options.openUserNamespace();
+  } catch (error) {
+    const reason = `user namespaces cannot be made: ${messageOf(error)}`;
+    return { supported: false, reason, refusal: () => reason };
+  }
+  const attempt = (path: string, recursive: boolean): void => {
+    using tree = native.mounts.openTree(path, { clone: true, recursive });
+    native.mounts.setAttributes(tree.fd, { set: MOUNT_ATTR_IDMAP, clear: 0, userns: userns.fd }, recursive);
+  };
+  const refusal = (path: string, recursive: boolean): string | undefined => {
+    try {
+      attempt(path, recursive);
+      return undefined;
+    } catch (error) {
+      return refusalWords(path, messageOf(error), kernel.release);
+    }
+  };
+  const reason = refusal(layers[0], false) ?? overlayRefusal(options, userns) ?? '';
+  return { supported: reason === '', reason, refusal };
+}
+
+/** An overlay of two idmapped layers. Before 6.13 it would have to be mounted somewhere: then the release decides. */
+function overlayRefusal({ native, kernel, layers }: SupportOptions, userns: Descriptor): string | undefined {
+  if (!kernel.overlayIdmapped) return `overlays of idmapped layers need Linux 5.19, this is ${kernel.release}`;
+  if (!kernel.overlayLowerByDescriptor) return undefined;
+  try {
+    using context = native.mounts.openFileSystem('overlay');
+    using one = native.mounts.openTree(layers[0], { clone: true, recursive: false });
+    using two = native.mounts.openTree(layers[1], { clone: true, recursive: false });
+    for (const layer of [one, two]) {
+      native.mounts.setAttributes(layer.fd, { set: MOUNT_ATTR_IDMAP, clear: 0, userns: userns.fd }, false);
+      native.mounts.configureFd(context.fd, 'lowerdir+', layer.fd);
+    }
+    native.mounts.create(context.fd, 0)[Symbol.dispose]();
+    return undefined;
+  } catch (error) {
+    return `overlay over idmapped layers below ${layers[0]}: ${messageOf(error)}`;
+  }
+}
+
+function refusalWords(path: string, message: string, release: string): string {
+  const { fstype, point } = mountOf(path, readFileSync('/proc/self/mountinfo', 'utf8'));
+  return `file system ${fstype} (mounted on ${point}) cannot be idmapped by Linux ${release}: ${message}`;
+}
+
+/** The mount that a path without symbolic links lies on, of the text of /proc/PID/mountinfo; the last one wins. */
+export function mountOf(path: string, mountinfo: string): { readonly fstype: string; readonly point: string } {
+  let best = { fstype: 'unknown', point: '' };
+  for (const line of mountinfo.split('\n')) {
+    const [left = '', right = ''] = line.split(' - ');
+    const point = (left.split(' ')[4] ?? '').replace(/\\([0-7]{3})/g, (_, octal: string) =>
+      String.fromCharCode(parseInt(octal, 8)),
+    );
+    const covers = point === '/' || path === point || path.startsWith(`${point}/`);
+    if (point !== '' && covers && point.length >= best.point.length)
+      best = { fstype: right.split(' ')[0] ?? '', point };
+  }
+  return best;
+}
+
+/** Refuses a pod that wants what the host cannot give. */
+export function requireUserNamespaces(support: UserNamespaceSupport): void {
+  if (!support.supported) throw new RuntimeError('unimplemented', `user namespace: ${support.reason}`);
+}
