@@ -43,8 +43,14 @@ export class Sessions {
     maxPayload: longestMessage,
   });
 
+  readonly #chosen = new WeakMap<IncomingMessage, string>();
+
   constructor(deps: SessionDeps) {
     this.#deps = deps;
+    this.#webSockets.on('headers', (headers, request) => {
+      const protocol = this.#chosen.get(request);
+      if (protocol !== undefined) headers.push(`Sec-WebSocket-Protocol: ${protocol}`);
+    });
   }
 
   get size(): number {
@@ -84,8 +90,9 @@ export class Sessions {
     if (protocol === undefined) {
       return refuse(socket, '403 Forbidden', `none of the client's protocols is known here: ${offered.join(', ')}`);
     }
-    // The library answers with the client's first protocol; leave it only the one chosen.
-    if (offered.length > 0) request.headers['sec-websocket-protocol'] = protocol;
+    // The library refuses names with a slash, which the tunnel's has: so the answer is written here.
+    delete request.headers['sec-websocket-protocol'];
+    if (offered.length > 0) this.#chosen.set(request, protocol);
     this.#webSockets.handleUpgrade(request, socket, head, (webSocket) => {
       this.#watch(wanted, (call) => this.#overWebSocket(wanted, webSocket, protocol, request, call));
     });
