@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { existsSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync, utimesSync } from 'node:fs';
 import { join } from 'node:path';
 import ts from 'typescript';
 import { copyFile, writeText } from './files.js';
@@ -14,19 +14,37 @@ export interface AppDisk {
   readonly shell: boolean;
 }
 
-/** Native programs that tests start, when they have been built. */
-const built = ['build/shim/berth-shim', 'build/unpack/berth-unpack'];
+/** Native programs that tests start, made by `npm run build` and by `prepare`. */
+const built = ['build/shim/berth-shim', 'build/unpack/berth-unpack', 'build/test-exec-tool/exec-tool'];
+
+/**
+ * The machine has no compiler, and needs none: programs come built and newer than their sources, and its `make`
+ * believes so.
+ */
+function prepare(project: string): void {
+  const script = "import { execTool } from './test/support/plan/exec-tool.ts'; execTool();";
+  execFileSync(process.execPath, ['--import', 'tsx', '--input-type=module', '-e', script], { cwd: project });
+}
+
+function copyBuilt(from: string, to: string): void {
+  if (!existsSync(from)) return;
+  copyFile(from, to);
+  // An archive keeps whole seconds; a minute ahead is newer than every source, whatever it was rounded to.
+  const later = Date.now() / 1000 + 60;
+  utimesSync(to, later, later);
+}
 
 /** The working tree as it is, each TypeScript file turned into JavaScript in its own place. */
 export function makeAppDisk({ project, archive, specs, modules, shell }: AppDisk): string[] {
   const stage = `${archive}.d`;
   rmSync(stage, { recursive: true, force: true });
+  prepare(project);
   const files = listFiles(project);
   for (const file of files) {
     if (/(?<!\.d)\.ts$/.test(file)) writeText(join(stage, file.replace(/ts$/, 'js')), transpile(join(project, file)));
     else copyFile(join(project, file), join(stage, file));
   }
-  for (const file of built) if (existsSync(join(project, file))) copyFile(join(project, file), join(stage, file));
+  for (const file of built) copyBuilt(join(project, file), join(stage, file));
   const chosen = chooseSpecs(files, specs);
   writeText(join(stage, 'vm/specs'), `${chosen.map((file) => file.replace(/ts$/, 'js')).join('\n')}\n`);
   writeText(join(stage, 'vm/modules'), `${modules.join('\n')}\n`);

@@ -77,7 +77,11 @@ function stageRoot(project: string, stage: string, kernel: Kernel, programs: rea
   writeText(join(stage, 'etc/group'), 'root:x:0:\ntty:x:5:\nnogroup:x:65534:\n');
   writeText(join(stage, 'etc/hosts'), '127.0.0.1 localhost\n::1 localhost\n');
   writeText(join(stage, 'etc/resolv.conf'), 'nameserver 127.0.0.1\n');
+  for (const file of ['/etc/protocols', '/etc/services']) if (existsSync(file)) copyFile(file, join(stage, file));
   writeText(join(stage, 'sbin/init'), readFileSync(join(project, 'test/vm/init.sh'), 'utf8'), 0o755);
+  writeText(join(stage, 'usr/bin/make'), '#!/bin/sh\nexit 0\n', 0o755);
+  // Tests that start Node again ask for the TypeScript loader, of which translated files have no need.
+  writeText(join(stage, 'opt/node_modules/tsx/index.js'), '');
   cpSync(kernel.modules, join(stage, 'lib/modules', kernel.release), { recursive: true });
   for (const path of neededPackages(project)) {
     cpSync(join(project, path), join(stage, 'opt', path), { recursive: true, filter: isUsedAtRunTime });

@@ -56,7 +56,8 @@ export async function runMachine(
     child.kill('SIGKILL');
   }, timeoutMs);
   const stop = (): void => void child.kill('SIGKILL');
-  process.once('exit', stop);
+  const interrupted = (): void => process.exit(130);
+  process.once('exit', stop).once('SIGTERM', interrupted).once('SIGINT', interrupted);
   try {
     for await (const line of createInterface({ input: child.stdout })) {
       output.write(`${line}\n`);
@@ -66,7 +67,7 @@ export async function runMachine(
     if (child.exitCode === null && child.signalCode === null) await once(child, 'exit');
   } finally {
     clearTimeout(timer);
-    process.off('exit', stop);
+    process.off('exit', stop).off('SIGTERM', interrupted).off('SIGINT', interrupted);
     output.end();
   }
 }

@@ -39,15 +39,13 @@ const started = Date.now();
 const kernel = fetchKernel(cache);
 const base = makeBaseDisk(project, cache, kernel, settings.programs);
 const app = join(cache, `app-${process.pid}.tar`);
-try {
-  const chosen = makeAppDisk({ project, archive: app, specs, modules: settings.modules, shell });
-  const machine = { kernel, base, app, temporary: cache };
-  if (shell) await runShell(machine);
-  else await runTests(chosen);
-} finally {
+process.once('exit', () => {
   rmSync(app, { force: true });
   rmSync(`${app}.d`, { recursive: true, force: true });
-}
+});
+const chosen = makeAppDisk({ project, archive: app, specs, modules: settings.modules, shell });
+if (shell) await runShell({ kernel, base, app, temporary: cache });
+else await runTests(chosen);
 
 async function runTests(chosen: readonly string[]): Promise<void> {
   console.log(`Booting Linux ${kernel.release} with ${chosen.length} specs`);
