@@ -286,6 +286,47 @@ describe('registries', function () {
       assert.equal(breaks, 3);
     });
 
+    it('that fall silent are tried again', async () => {
+      await store.close();
+      closers.length = 0;
+      store = await openTestImageStore({ stallTimeoutMs: 400 });
+      closers.push(() => store.close());
+      const registry = await fake({ image: big });
+      let silent = 0;
+      registry.intercept = (_request, response, path) => {
+        if (!isLayer(registry, path) || silent++ > 0) return false;
+        const bytes = big.blobs.get(blobOf(registry)) ?? Buffer.alloc(0);
+        response.writeHead(200, { 'content-length': bytes.length }).write(bytes.subarray(0, 900_000));
+        return true;
+      };
+      await pull(registry.host);
+      const ranges = registry.requests.filter((each) => isLayer(registry, each.path)).map((each) => each.headers.range);
+      assert.equal(ranges.length, 2);
+      assert.match(ranges[1] ?? '', /^bytes=\d+-$/);
+    });
+
+    it('that crawl do not hold up other images', async () => {
+      await store.close();
+      closers.length = 0;
+      store = await openTestImageStore({ maxConcurrentDownloads: 1, maxConcurrentUnpacks: 1 });
+      closers.push(() => store.close());
+      const crawling = await fake({ image: big });
+      crawling.intercept = (_request, response, path) => {
+        if (!isLayer(crawling, path)) return false;
+        const bytes = big.blobs.get(blobOf(crawling)) ?? Buffer.alloc(0);
+        response.writeHead(200, { 'content-length': bytes.length }).write(bytes.subarray(0, 100_000));
+        return true;
+      };
+      const controller = new AbortController();
+      const first = pull(crawling.host, undefined, controller.signal);
+      first.catch(() => undefined);
+      while (!crawling.requests.some((each) => isLayer(crawling, each.path))) await sleep(10);
+      const other = await fake();
+      await pull(other.host);
+      controller.abort();
+      await fails(first, 'cancelled', /./);
+    });
+
     it('move to the next endpoint', async () => {
       const bad = await fake({ image: big });
       bad.intercept = (_request, response, path) => {

@@ -1,6 +1,6 @@
 import type { Readable } from 'node:stream';
 import { sleep, throwIfCancelled } from '../../kit/deadline.js';
-import { asRuntimeError, isKind, RuntimeError } from '../../kit/errors.js';
+import { isKind, RuntimeError } from '../../kit/errors.js';
 import type { ContentStore, Ingest } from './content.js';
 import type { Gate } from './gate.js';
 import type { Endpoint } from './hosts.js';
@@ -16,13 +16,15 @@ export interface Growth {
 }
 
 export interface Downloads {
-  /** Brings a blob into the content store. Callers that want the same digest share one transfer. */
+  /** Brings a layer into the content store. Callers that want the same digest share one transfer. */
   fetch(
     blob: Descriptor,
     session: RegistrySession,
     signal: AbortSignal,
     onGrowth: (growth: Growth) => void,
   ): Promise<void>;
+  /** The same for a small document, which does not queue behind layers. */
+  fetchDocument(blob: Descriptor, session: RegistrySession, signal: AbortSignal): Promise<void>;
   settled(): Promise<void>;
 }
 
@@ -32,46 +34,60 @@ export interface DownloadOptions {
   /** A transfer slower than this over a whole window counts as broken, as a stalled one does. Bytes per second. */
   readonly minRate: number;
   readonly windowMs: number;
+  /** A transfer slower than this gives its place in the queue to another, and goes on. Bytes per second. */
+  readonly slowRate: number;
   /** Attempts in a row that bring nothing new before giving up. */
   readonly maxAttempts: number;
   /** Before the second attempt, doubled for each further one, milliseconds. */
   readonly retryDelayMs: number;
 }
 
-export const downloadDefaults = { minRate: 1024, windowMs: 30_000, maxAttempts: 5, retryDelayMs: 250 };
+export const downloadDefaults = {
+  minRate: 1024,
+  windowMs: 30_000,
+  slowRate: 64 << 10,
+  maxAttempts: 5,
+  retryDelayMs: 250,
+};
 
 export function createDownloads(options: DownloadOptions): Downloads {
   const shared = new SharedWork<Growth, void>();
   return {
     fetch: async (blob, session, signal, onGrowth) =>
-      await shared.join(
-        blob.digest,
-        signal,
-        onGrowth,
-        async (inner, report) =>
-          await options.gate.hold(inner, `download ${blob.digest}`, async () => {
-            if (!options.content.has(blob.digest)) await download(options, blob, session, inner, report);
-          }),
+      await shared.join(blob.digest, signal, onGrowth, async (inner, report) =>
+        options.gate.hold(inner, `download ${blob.digest}`, async (leave) =>
+          download(options, { blob, session, signal: inner, report, onSlow: leave }),
+        ),
+      ),
+    fetchDocument: async (blob, session, signal) =>
+      await shared.join(blob.digest, signal, ignore, async (inner, report) =>
+        download(options, { blob, session, signal: inner, report, onSlow: ignore }),
       ),
     settled: async () => await shared.settled(),
   };
 }
 
-async function download(
-  options: DownloadOptions,
-  blob: Descriptor,
-  session: RegistrySession,
-  signal: AbortSignal,
-  report: (growth: Growth) => void,
-): Promise<void> {
+const ignore = (): void => undefined;
+
+/** One blob on its way. */
+interface Order {
+  readonly blob: Descriptor;
+  readonly session: RegistrySession;
+  readonly signal: AbortSignal;
+  readonly report: (growth: Growth) => void;
+  readonly onSlow: () => void;
+}
+
+async function download(options: DownloadOptions, order: Order): Promise<void> {
+  if (options.content.has(order.blob.digest)) return;
   const ingest = await options.content.ingest();
   const sources = new Set<Endpoint>();
   try {
-    await transferAll(options, blob, session, ingest, sources, signal, report);
-    await ingest.commit(blob);
+    await transferAll(options, order, ingest, sources);
+    await ingest.commit(order.blob);
   } catch (error) {
     /* Whoever reads along has had the wrong bytes: the retry is theirs. `unavailable` says that one makes sense. */
-    if (!isKind(error, 'corrupt') || !session.distrust(sources)) throw error;
+    if (!isKind(error, 'corrupt') || !order.session.distrust(sources)) throw error;
     throw new RuntimeError('unavailable', `${error.message}; another endpoint may have it right`, { cause: error });
   } finally {
     await ingest.discard();
@@ -81,18 +97,16 @@ async function download(
 /** Transfers until all bytes are there: each attempt goes on where the last one broke. */
 async function transferAll(
   options: DownloadOptions,
-  blob: Descriptor,
-  session: RegistrySession,
+  order: Order,
   ingest: Ingest,
   sources: Set<Endpoint>,
-  signal: AbortSignal,
-  report: (growth: Growth) => void,
 ): Promise<void> {
+  const { blob, signal } = order;
   const avoid = new Set<Endpoint>();
   for (let fruitless = 0; ingest.length < blob.size;) {
     const before = ingest.length;
     try {
-      await transfer(options, blob, session, ingest, { avoid, sources }, signal, report);
+      await transfer(options, order, ingest, { avoid, sources });
     } catch (error) {
       throwIfCancelled(signal, `download ${blob.digest}`);
       fruitless = ingest.length > before ? 1 : fruitless + 1;
@@ -105,33 +119,22 @@ async function transferAll(
 
 async function transfer(
   options: DownloadOptions,
-  blob: Descriptor,
-  session: RegistrySession,
+  order: Order,
   ingest: Ingest,
   endpoints: { readonly avoid: Set<Endpoint>; readonly sources: Set<Endpoint> },
-  signal: AbortSignal,
-  report: (growth: Growth) => void,
 ): Promise<void> {
-  const controller = new AbortController();
-  const giveUp = (): void => controller.abort(signal.reason);
-  signal.addEventListener('abort', giveUp, { once: true });
-  const remote = await session
-    .blob(blob.digest, ingest.length, endpoints.avoid, controller.signal)
-    .catch((error: unknown) => {
-      signal.removeEventListener('abort', giveUp);
-      throw error;
-    });
+  const { blob, session, signal, report } = order;
+  const remote = await session.blob(blob.digest, ingest.length, endpoints.avoid, signal);
   endpoints.sources.add(remote.endpoint);
-  const rate = watchRate(options, remote.body, blob.digest);
+  const rate = watchRate(options, order, remote.body);
   try {
     if (remote.start > ingest.length) throw new RuntimeError('unavailable', `download ${blob.digest}: wrong range`);
     await receive(blob, remote.body, remote.start, ingest, rate.count, report);
   } catch (error) {
     endpoints.avoid.add(remote.endpoint);
-    throw asRuntimeError(connectionError(error, `download ${blob.digest}`, signal), 'download');
+    throw connectionError(error, `download ${blob.digest}`, signal);
   } finally {
     rate.stop();
-    signal.removeEventListener('abort', giveUp);
     remote.body.destroy();
   }
 }
@@ -203,17 +206,35 @@ async function* batches(body: Readable, onError: (error: unknown) => void): Asyn
 
 const maxHeld = 4 << 20;
 
+/** Milliseconds over which a transfer must show that it is not a slow one. */
+const slowWindowMs = 5_000;
+
 function watchRate(
   options: DownloadOptions,
+  order: Order,
   body: Readable,
-  digest: string,
 ): { count: (bytes: number) => void; stop: () => void } {
-  let inWindow = 0;
-  const timer = setInterval(() => {
-    if (inWindow < (options.minRate * options.windowMs) / 1000) {
-      body.destroy(new RuntimeError('unavailable', `download ${digest}: ${inWindow} bytes in ${options.windowMs} ms`));
+  const { minRate, windowMs, slowRate } = options;
+  const window = { all: 0, slow: 0 };
+  const stalled = setInterval(() => {
+    if (window.all < (minRate * windowMs) / 1000) {
+      const what = `download ${order.blob.digest}: ${window.all} bytes in ${windowMs} ms`;
+      body.destroy(new RuntimeError('unavailable', what));
     }
-    inWindow = 0;
-  }, options.windowMs);
-  return { count: (bytes) => void (inWindow += bytes), stop: () => clearInterval(timer) };
+    window.all = 0;
+  }, windowMs);
+  const slow = setInterval(() => {
+    if (window.slow < (slowRate * slowWindowMs) / 1000) order.onSlow();
+    window.slow = 0;
+  }, slowWindowMs);
+  return {
+    count(bytes) {
+      window.all += bytes;
+      window.slow += bytes;
+    },
+    stop() {
+      clearInterval(stalled);
+      clearInterval(slow);
+    },
+  };
 }

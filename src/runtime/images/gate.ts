@@ -1,6 +1,9 @@
 import { throwIfCancelled } from '../../kit/deadline.js';
 
-/** Lets at most `limit` pieces of work run at a time, first come, first served. */
+/**
+ * Lets at most `limit` pieces of work run at a time, first come, first served. Work that finds itself waiting for the
+ * outside may give its place away before it is done, so that one slow registry does not hold up all the others.
+ */
 export class Gate {
   #free: number;
   readonly #queue: (() => void)[] = [];
@@ -9,12 +12,17 @@ export class Gate {
     this.#free = limit;
   }
 
-  async hold<T>(signal: AbortSignal, doing: string, work: () => Promise<T>): Promise<T> {
+  async hold<T>(signal: AbortSignal, doing: string, work: (leave: () => void) => Promise<T>): Promise<T> {
     await this.#enter(signal, doing);
+    let inside = true;
+    const leave = (): void => {
+      if (inside) this.#leave();
+      inside = false;
+    };
     try {
-      return await work();
+      return await work(leave);
     } finally {
-      this.#leave();
+      leave();
     }
   }
 

@@ -18,12 +18,11 @@ export interface Endpoint {
   readonly caFiles: readonly string[];
   readonly clients: readonly { readonly certFile: string; readonly keyFile: string }[];
   readonly headers: Readonly<Record<string, string>>;
-  readonly dialTimeoutMs: number;
+  /** Milliseconds; undefined where the file does not say. */
+  readonly dialTimeoutMs: number | undefined;
   /** The registry the reference names: the request's credentials go here, and to no mirror. */
   readonly isNamed: boolean;
 }
-
-const defaultDialTimeoutMs = 30_000;
 
 /** Reads the file anew for each call: changes take effect with the next pull. Errors: invalid-argument. */
 export async function endpointsOf(certsDir: string | undefined, host: string): Promise<readonly Endpoint[]> {
@@ -73,7 +72,7 @@ const plainEndpoint = (host: string): Endpoint => ({
   caFiles: [],
   clients: [],
   headers: {},
-  dialTimeoutMs: defaultDialTimeoutMs,
+  dialTimeoutMs: undefined,
   isNamed: true,
 });
 
@@ -191,8 +190,8 @@ class Fields {
   }
 
   /** Go's notation as far as it makes sense here: `500ms`, `10s`, `1m30s`. */
-  duration(value: unknown, key: string): number {
-    if (value === undefined) return defaultDialTimeoutMs;
+  duration(value: unknown, key: string): number | undefined {
+    if (value === undefined) return undefined;
     const text = this.string(value, key);
     const parts = [...text.matchAll(/(\d+(?:\.\d+)?)(ms|s|m|h)/g)];
     if (parts.length === 0 || parts.map(([all]) => all).join('') !== text)

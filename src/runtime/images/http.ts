@@ -22,18 +22,22 @@ export interface HttpClient {
   close(): Promise<void>;
 }
 
-/** Milliseconds without any answer, or between two pieces of one, after which a connection counts as broken. */
-export const silenceMs = 30_000;
+export interface HttpTimeouts {
+  /** Milliseconds without any answer, or between two pieces of one, after which a connection counts as broken. */
+  readonly silenceMs: number;
+  /** Milliseconds to accept a connection, where hosts.toml does not say. */
+  readonly connectMs: number;
+}
 
 const maxRedirects = 5;
 const systemBundles = ['/etc/ssl/certs/ca-certificates.crt', '/etc/pki/tls/certs/ca-bundle.crt', '/etc/ssl/cert.pem'];
 
-export function createHttpClient(): HttpClient {
+export function createHttpClient(timeouts: HttpTimeouts): HttpClient {
   const agents = new Map<string, Promise<Dispatcher>>();
   const agentFor = (endpoint: Endpoint): Promise<Dispatcher> => {
     const { skipVerify, caFiles, clients, dialTimeoutMs } = endpoint;
     const key = JSON.stringify([new URL(endpoint.url).protocol, skipVerify, caFiles, clients, dialTimeoutMs]);
-    const agent = agents.get(key) ?? createAgent(endpoint);
+    const agent = agents.get(key) ?? createAgent(endpoint, timeouts);
     agents.set(key, agent);
     agent.catch(() => agents.delete(key));
     return agent;
@@ -48,13 +52,13 @@ export function createHttpClient(): HttpClient {
 }
 
 /** Proxies are those of the environment (HTTP_PROXY, HTTPS_PROXY, NO_PROXY), as for every other tool; never for this host. */
-async function createAgent(endpoint: Endpoint): Promise<Dispatcher> {
+async function createAgent(endpoint: Endpoint, timeouts: HttpTimeouts): Promise<Dispatcher> {
   const connect = {
-    timeout: endpoint.dialTimeoutMs,
+    timeout: endpoint.dialTimeoutMs ?? timeouts.connectMs,
     rejectUnauthorized: !endpoint.skipVerify,
     secureContext: await secureContextFor(endpoint),
   };
-  const options = { connect, headersTimeout: silenceMs, bodyTimeout: silenceMs };
+  const options = { connect, headersTimeout: timeouts.silenceMs, bodyTimeout: timeouts.silenceMs };
   const { env } = process;
   const names = ['http_proxy', 'HTTP_PROXY', 'https_proxy', 'HTTPS_PROXY'];
   if (names.every((name) => (env[name] ?? '') === '')) return new Agent(options);

@@ -42,6 +42,10 @@ export interface ImagesOptions {
   readonly getXattr: (path: string, name: string) => Uint8Array | undefined;
   /** Marks opaque directories with user.overlay.*, for mounts inside a user namespace. */
   readonly userXattrs?: boolean;
+  /** Milliseconds a registry may take to accept a connection, where hosts.toml does not say; default 30 000. */
+  readonly connectTimeoutMs?: number;
+  /** Milliseconds of silence after which a download is tried again; default 30 000. */
+  readonly stallTimeoutMs?: number;
   /** Bytes one layer may unpack to; default 256 GiB. */
   readonly maxLayerBytes?: number;
   readonly observer: Observer;
@@ -86,7 +90,11 @@ export async function openImages(options: ImagesOptions): Promise<Images> {
   const content = await openContentStore(join(options.root, 'content'));
   const store = openImageStore(options.tables, options.pinned);
   const leases = createLeases();
-  const registry = createRegistry(options.certsDir === undefined ? {} : { certsDir: options.certsDir });
+  const silenceMs = options.stallTimeoutMs ?? 30_000;
+  const registry = createRegistry({
+    ...(options.certsDir !== undefined && { certsDir: options.certsDir }),
+    timeouts: { silenceMs, connectMs: options.connectTimeoutMs ?? 30_000 },
+  });
   const unpacker = createUnpacker({
     helper: options.unpackHelper,
     maxWorkers: options.maxConcurrentUnpacks ?? 3,
@@ -94,7 +102,7 @@ export async function openImages(options: ImagesOptions): Promise<Images> {
     userXattrs: options.userXattrs ?? false,
   });
   const gate = new Gate(options.maxConcurrentDownloads);
-  const downloads = createDownloads({ content, gate, ...downloadDefaults });
+  const downloads = createDownloads({ content, gate, ...downloadDefaults, windowMs: silenceMs });
   const layers = createLayers({ content, snapshotter, downloads, unpacker });
   const platform = normalPlatform(options.platform ?? { os: 'linux', architecture: machine() });
   const deps = { registry, content, downloads, layers, store, leases, platform };

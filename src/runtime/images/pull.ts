@@ -128,7 +128,7 @@ async function fetchConfig(
   if (config.size > maxDocumentBytes) {
     throw new RuntimeError('corrupt', `image configuration ${config.digest} is larger than ${maxDocumentBytes} bytes`);
   }
-  if (!deps.content.has(config.digest)) await deps.downloads.fetch(config, session, signal, () => undefined);
+  if (!deps.content.has(config.digest)) await deps.downloads.fetchDocument(config, session, signal);
   return checkConfig(await deps.content.read(config.digest, maxDocumentBytes), found.manifest, deps.platform);
 }
 

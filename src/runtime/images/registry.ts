@@ -5,7 +5,7 @@ import type { RegistryAuth } from '../model.js';
 import { createAuthenticator, type Authenticator } from './auth.js';
 import { credentialsFor, printableUrl } from './challenge.js';
 import { endpointsOf, type Endpoint } from './hosts.js';
-import { createHttpClient, discard, readBody, type HttpClient, type Response } from './http.js';
+import { createHttpClient, discard, readBody, type HttpClient, type HttpTimeouts, type Response } from './http.js';
 import { acceptManifests, digestOf, maxDocumentBytes } from './manifest.js';
 import { formatReference, isDigest, type Reference } from './reference.js';
 
@@ -56,8 +56,8 @@ interface Wanted {
   readonly capability: 'canPull' | 'canResolve';
 }
 
-export function createRegistry(options: { readonly certsDir?: string }): Registry {
-  const http = createHttpClient();
+export function createRegistry(options: { readonly certsDir?: string; readonly timeouts: HttpTimeouts }): Registry {
+  const http = createHttpClient(options.timeouts);
   return {
     async session(reference, auth) {
       const endpoints = await endpointsOf(options.certsDir, reference.host);

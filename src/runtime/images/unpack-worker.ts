@@ -19,6 +19,9 @@ const readSize = 256 * 1024;
 /** Bytes of the helper's report; each hard link into a lower layer takes two paths. */
 const maxReport = 64 << 20;
 
+/** Milliseconds without new bytes after which other layers may be unpacked in this one's place. */
+const patienceMs = 1_000;
+
 let available = 0;
 let wake = (): void => undefined;
 let aborted = false;
@@ -54,7 +57,11 @@ async function run(order: UnpackOrder | SettleOrder): Promise<void> {
 }
 
 async function grown(position: number): Promise<number> {
-  while (available <= position && !aborted) await new Promise<void>((resolve) => (wake = resolve));
+  if (available <= position && !aborted) {
+    const timer = setTimeout(() => send({ kind: 'starved' }), patienceMs);
+    while (available <= position && !aborted) await new Promise<void>((resolve) => (wake = resolve));
+    clearTimeout(timer);
+  }
   if (aborted) throw new RuntimeError('cancelled', 'unpack layer: cancelled');
   return available - position;
 }

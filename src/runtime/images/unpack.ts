@@ -67,6 +67,8 @@ export type ToWorker = UnpackOrder | SettleOrder | { kind: 'grow'; available: nu
 
 export type FromWorker =
   | { kind: 'progress'; bytes: number }
+  /** The blob grows too slowly to be worth a place. */
+  | { kind: 'starved' }
   | { kind: 'unpacked'; result: { diffId: string; uncompressed: number; report: Uint8Array } }
   | { kind: 'settled'; result: Uint8Array }
   | { kind: 'failed'; error: { kind: ErrorKind; message: string } };
@@ -104,12 +106,12 @@ export function createUnpacker(options: UnpackerOptions): Unpacker {
     work: (worker: Worker, answer: Promise<FromWorker>) => Promise<T>,
     onProgress: (bytes: number) => void,
   ): Promise<T> =>
-    await gate.hold(signal, 'unpack layer', async () => {
+    await gate.hold(signal, 'unpack layer', async (leave) => {
       const worker = take();
       const abort = (): void => worker.postMessage({ kind: 'abort' } satisfies ToWorker);
       signal.addEventListener('abort', abort, { once: true });
       try {
-        const result = await work(worker, nextAnswer(worker, onProgress));
+        const result = await work(worker, nextAnswer(worker, onProgress, leave));
         giveBack(worker);
         return result;
       } catch (error) {
@@ -157,7 +159,7 @@ export function createUnpacker(options: UnpackerOptions): Unpacker {
   };
 }
 
-function nextAnswer(worker: Worker, onProgress: (bytes: number) => void): Promise<FromWorker> {
+function nextAnswer(worker: Worker, onProgress: (bytes: number) => void, onStarved: () => void): Promise<FromWorker> {
   const answer = new Promise<FromWorker>((resolve, reject) => {
     const detach = (): void => {
       worker.off('message', onMessage).off('error', onError).off('exit', onExit);
@@ -165,6 +167,7 @@ function nextAnswer(worker: Worker, onProgress: (bytes: number) => void): Promis
     };
     const onMessage = (message: FromWorker): void => {
       if (message.kind === 'progress') return onProgress(message.bytes);
+      if (message.kind === 'starved') return onStarved();
       detach();
       if (message.kind === 'failed') reject(new RuntimeError(message.error.kind, message.error.message));
       else resolve(message);
