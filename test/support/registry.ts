@@ -1,4 +1,4 @@
-import { spawn, execFileSync, type ChildProcess } from 'node:child_process';
+import { spawn, type ChildProcess } from 'node:child_process';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -19,9 +19,13 @@ export interface TestRegistry {
 }
 
 export interface TestRegistryOptions {
-  /** Wants these for everything, by HTTP Basic. */
-  readonly basic?: { readonly username: string; readonly password: string };
+  /** Wants `registryLogin` for everything, by HTTP Basic. */
+  readonly basic?: boolean;
 }
+
+export const registryLogin = { username: 'me', password: 's:ecret' };
+/** The same as htpasswd writes it; bcrypt is all the registry takes. */
+const htpasswdLine = 'me:$2y$05$Z6BapD8XSVRoGfN2wwM4cuVLCqxwd3bUBVZ6uUw69td6Ejn7vrBda';
 
 export async function startRegistry(options: TestRegistryOptions = {}): Promise<TestRegistry> {
   const dir = mkdtempSync(join(tmpdir(), 'berth-registry-'));
@@ -31,8 +35,8 @@ export async function startRegistry(options: TestRegistryOptions = {}): Promise<
   writeFileSync(config, configuration(dir, host, options));
   const child = spawn('docker-registry', ['serve', config], { stdio: 'ignore' });
   const headers: Record<string, string> = {};
-  if (options.basic !== undefined) {
-    const { username, password } = options.basic;
+  if (options.basic === true) {
+    const { username, password } = registryLogin;
     headers['authorization'] = `Basic ${Buffer.from(`${username}:${password}`).toString('base64')}`;
   }
   const url = `http://${host}`;
@@ -83,10 +87,9 @@ function configuration(dir: string, host: string, options: TestRegistryOptions):
     `storage: { filesystem: { rootdirectory: ${join(dir, 'data')} }, delete: { enabled: true } }`,
     `http: { addr: "${host}" }`,
   ];
-  if (options.basic !== undefined) {
-    const { username, password } = options.basic;
+  if (options.basic === true) {
     const file = join(dir, 'htpasswd');
-    writeFileSync(file, execFileSync('htpasswd', ['-nbB', username, password]));
+    writeFileSync(file, `${htpasswdLine}\n`);
     lines.push(`auth: { htpasswd: { realm: test, path: ${file} } }`);
   }
   return `${lines.join('\n')}\n`;
