@@ -14,7 +14,7 @@ import type { Runtime } from '../runtime/facade.js';
 import { probeUserNamespaces } from '../runtime/idmap/support.js';
 import type { ExplainFailure } from '../runtime/launch/plan-failed.js';
 import { openSupervisor } from '../runtime/launch/supervisor.js';
-import { JoinTemplates } from '../runtime/containers/join-templates.js';
+import { JoinTemplateCache } from '../runtime/containers/join-templates.js';
 import { openSeccomp } from '../runtime/launch/seccomp.js';
 import { listPins, unpin } from '../runtime/network/netns.js';
 import { capabilityNames } from '../runtime/plan/capabilities.js';
@@ -118,7 +118,7 @@ export async function openRuntime(config: Config, observer: Observer): Promise<O
       openUserNamespace: () => openUserNamespace(native, builtPrograms().shim, { hostId: probedId, size: 1 }),
       layers: [join(config.root, 'snapshots', 'empty'), join(config.root, 'snapshots', 'tmp')],
     }),
-    templates: new JoinTemplates({ paths, seccomp }),
+    templates: new JoinTemplateCache({ paths, seccomp }),
   };
   await recover({
     ...parts,

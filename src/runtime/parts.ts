@@ -1,11 +1,12 @@
 import type { CapabilityFacts, HostPaths, RuntimeSettings } from './settings.js';
-import type { JoinTemplates } from './containers/join-templates.js';
 import type { Cgroups } from './cgroups/types.js';
 import type { Shim } from './launch/shim.js';
 import type { UserNamespaceSupport } from './idmap/support.js';
 import type { Image } from './model.js';
 import type { PodNetwork } from './network/pod-network.js';
+import type { ExecFacts } from './plan/facts.js';
 import type { Registry } from './registry.js';
+import type { OciSpec } from './spec/oci.js';
 import type { Residue } from './state/residue.js';
 import type { KernelFacts } from '../native/kernel-facts.js';
 import type { Snapshotter } from './snapshots/snapshotter.js';
@@ -56,6 +57,17 @@ export interface ImageParts {
   /** Keeps the image's layers while a container uses them. */
   hold(imageId: string, holder: string): void;
   unhold(imageId: string, holder: string): void;
+}
+
+/** What joining a container needs of its spec, with the filter compiled. */
+export interface JoinTemplate {
+  readonly spec: OciSpec;
+  readonly seccomp: Pick<ExecFacts, 'seccomp'>;
+}
+
+export interface JoinTemplates {
+  get(container: { readonly id: string; readonly sandboxId: string }): Promise<JoinTemplate>;
+  forget(id: string): void;
 }
 
 export interface SeccompParts {

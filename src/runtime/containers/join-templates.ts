@@ -1,16 +1,8 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { Parts } from '../parts.js';
-import type { ExecFacts } from '../plan/facts.js';
-import type { OciSpec } from '../spec/oci.js';
+import type { JoinTemplate, JoinTemplates, Parts } from '../parts.js';
 import type { ContainerRecord } from '../state/records.js';
 import { decodeSpec } from './spec-json.js';
-
-/** What joining a container needs of its spec, with the filter compiled. */
-export interface JoinTemplate {
-  readonly spec: OciSpec;
-  readonly seccomp: Pick<ExecFacts, 'seccomp'>;
-}
 
 export type JoinTemplateDeps = Pick<Parts, 'paths' | 'seccomp'>;
 
@@ -18,7 +10,7 @@ export type JoinTemplateDeps = Pick<Parts, 'paths' | 'seccomp'>;
  * Join templates by container: a probe that runs every second should not read and parse a bundle each time. Small (the
  * profile and the mounts are left out), read again from the bundle after a restart, dropped with the container.
  */
-export class JoinTemplates {
+export class JoinTemplateCache implements JoinTemplates {
   readonly #templates = new Map<string, Promise<JoinTemplate>>();
   readonly #deps: JoinTemplateDeps;
 
