@@ -11,14 +11,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { isKind } from '../../src/kit/errors.js';
-import type {
-  ContainerConfig,
-  IdMapping,
-  Mount,
-  NamespaceOptions,
-  PodSandboxConfig,
-  UserNamespaceOption,
-} from '../../src/runtime/model.js';
+import type { ContainerConfig, PodSandboxConfig } from '../../src/runtime/model.js';
 import {
   call,
   containerConfig,
@@ -29,21 +22,7 @@ import {
   type OpenHost,
   type TestHost,
 } from '../support/runtime.js';
-
-const line = (hostId: number, size = 65536): IdMapping => ({ containerId: 0, hostId, size });
-/** Uids and gids differ, so that one read for the other shows. */
-const userns = (uid = 1_000_000, gid = 2_000_000): UserNamespaceOption => ({
-  mode: 'pod',
-  uids: [line(uid)],
-  gids: [line(gid)],
-});
-const namespaces = (changes: Partial<NamespaceOptions> = {}): NamespaceOptions => ({
-  network: 'pod',
-  pid: 'container',
-  ipc: 'pod',
-  userns: userns(),
-  ...changes,
-});
+import { line, namespaces, userns, volume } from '../support/userns.js';
 
 describe('pods in user namespaces', function () {
   this.timeout(60_000);
@@ -89,19 +68,6 @@ describe('pods in user namespaces', function () {
   };
   const pidOf = (id: string): number => host.parts.registry.container(id).record.pid;
   const namespaceOf = (pid: number | 'self', kind: string): string => readlinkSync(`/proc/${pid}/ns/${kind}`);
-  const volume = (hostPath: string, containerPath: string, changes: Partial<Mount> = {}): Mount => ({
-    containerPath,
-    hostPath,
-    readonly: false,
-    selinuxRelabel: false,
-    propagation: 'private',
-    uidMappings: [],
-    gidMappings: [],
-    recursiveReadOnly: false,
-    imageSubPath: '',
-    options: [],
-    ...changes,
-  });
   const directory = (name: string): string => {
     const path = join(testHost.dir, name);
     mkdirSync(path, { recursive: true });

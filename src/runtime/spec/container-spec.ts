@@ -282,8 +282,9 @@ function ociResources(input: ContainerSpecInput): NonNullable<OciSpec['linux']['
 }
 
 /** Deny all, then the nodes every container has, then what was asked for. Making nodes is harmless, opening is not. */
-export function deviceRules(input: Pick<ContainerSpecInput, 'config' | 'devices'>): OciDeviceRule[] {
-  if (input.config.security.privileged) return [{ allow: true, type: 'a', access: 'rwm' }];
+export function deviceRules(input: Pick<ContainerSpecInput, 'config' | 'devices' | 'mappings'>): OciDeviceRule[] {
+  // In a user namespace no node can be made, but an image may bring one: it must not open the host's disk.
+  if (input.config.security.privileged && input.mappings === undefined) return [{ allow: true, type: 'a', access: 'rwm' }];
   return [
     { allow: false, type: 'a', access: 'rwm' },
     { allow: true, type: 'c', access: 'm' },

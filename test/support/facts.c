@@ -1,0 +1,74 @@
+/*
+ * What a process in a container sees and may do, in words: `facts stat PATH…`, `facts self`, `facts open PATH…`.
+ * Built static by the tests that put it into an image.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+static void show_xattr(const char *path, const char *name, const char *label)
+{
+    unsigned char value[1024];
+    ssize_t length = lgetxattr(path, name, value, sizeof value);
+    if (length < 0)
+        return;
+    printf(" %s=", label);
+    for (ssize_t i = 0; i < length; i++)
+        printf("%02x", value[i]);
+}
+
+static void show_stat(const char *path)
+{
+    struct stat st;
+    char target[256];
+    if (lstat(path, &st) < 0) {
+        printf("%s %s\n", path, strerrorname_np(errno));
+        return;
+    }
+    printf("%s %u:%u %o links=%lu", path, st.st_uid, st.st_gid, st.st_mode & 07777, (unsigned long)st.st_nlink);
+    if (S_ISREG(st.st_mode))
+        printf(" size=%ld", (long)st.st_size);
+    ssize_t length = readlink(path, target, sizeof target - 1);
+    if (length >= 0)
+        printf(" -> %.*s", (int)length, target);
+    show_xattr(path, "security.capability", "cap");
+    show_xattr(path, "system.posix_acl_access", "acl");
+    show_xattr(path, "user.note", "note");
+    puts("");
+}
+
+static void show_self(void)
+{
+    char line[256];
+    FILE *status = fopen("/proc/self/status", "r");
+    printf("euid=%u egid=%u", geteuid(), getegid());
+    while (status && fgets(line, sizeof line, status))
+        if (!strncmp(line, "CapEff:", 7))
+            printf(" effective=%.16s", line + 8);
+    puts("");
+}
+
+static void try_open(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_NONBLOCK);
+    printf("%s %s\n", path, fd < 0 ? strerrorname_np(errno) : "opened");
+}
+
+int main(int argc, char **argv)
+{
+    const char *what = argc > 1 ? argv[1] : "self";
+    for (int i = 2; i < argc; i++) {
+        if (!strcmp(what, "stat"))
+            show_stat(argv[i]);
+        else
+            try_open(argv[i]);
+    }
+    if (!strcmp(what, "self"))
+        show_self();
+    return 0;
+}
