@@ -255,7 +255,7 @@ int do_clone(struct execution *e, const struct plan_step *step, struct launch *l
     int cgroup = -1, into = e->enter[NAMESPACE_PID], pidfd = -1, result = find_enter_mount(e);
     if (result < 0)
         return result;
-    uint64_t kinds = e->enter[NAMESPACE_USER] >= 0                ? 0
+    uint64_t kinds = e->enter[NAMESPACE_USER] >= 0     ? 0
                      : has(step->w[0], NAMESPACE_USER) ? step->w[0] & ~(uint64_t)AS_MAPPED_ROOT
                                                        : step->w[0];
     struct clone_args args = {.flags = CLONE_PIDFD | CLONE_CLEAR_SIGHAND | clone_flags(kinds),

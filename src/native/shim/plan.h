@@ -87,11 +87,11 @@ enum plan_op {
 
 /* Flags of single steps. */
 enum {
-    STEP_RECURSIVE = 1,  /* attributes: with AT_RECURSIVE; bind-source: the tree below too */
-    STEP_CREATE = 2,     /* cwd, bind-source: make a missing directory */
-    STEP_CLAMP = 4,      /* rlimit, oom-score: keep what is in force rather than fail */
-    STEP_TERMINAL = 8,   /* session */
-    STEP_CONSOLE = 16,   /* session */
+    STEP_RECURSIVE = 1,   /* attributes: with AT_RECURSIVE; bind-source: the tree below too */
+    STEP_CREATE = 2,      /* cwd, bind-source: make a missing directory */
+    STEP_CLAMP = 4,       /* rlimit, oom-score: keep what is in force rather than fail */
+    STEP_TERMINAL = 8,    /* session */
+    STEP_CONSOLE = 16,    /* session */
     STEP_COPY_UP = 32,    /* mount */
     STEP_DEEP_ATTRS = 64, /* bind-source, bind-inside: attributes for the tree below too */
     STEP_DEEP_IDMAP = 128 /* bind-source: the tree below is idmapped too */

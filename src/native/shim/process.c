@@ -150,7 +150,8 @@ int do_chown_stdio(struct execution *e, const struct plan_step *step)
     return chown_stdio((uid_t)step->w[0]);
 }
 
-/* What the shim made belongs to an id that the namespace about to be joined does not know: nobody there may change it. */
+/* What the shim made belongs to an id that the namespace about to be joined does not know: nobody there may change it.
+ */
 int give_stdio_away(struct execution *e)
 {
     const struct plan_step *step = find_later(e, OP_CHOWN_STDIO);
