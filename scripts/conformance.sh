@@ -47,7 +47,7 @@ skip_conformance() {
 build_tools || skip_conformance
 
 # Short: the shims' sockets lie below it.
-dir=$(mktemp -d /tmp/bt-XXXXXX)
+dir=$(mktemp -d "${TMPDIR:-/tmp}/bt-XXXXXX")
 registry_pid= agent_pid=
 stop() {
     local status=$?
@@ -63,6 +63,7 @@ stop() {
     exit "$status"
 }
 trap stop EXIT
+trap 'exit 143' INT TERM
 
 port=$(free_port)
 printf 'version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: %s\nhttp:\n  addr: 127.0.0.1:%s\nlog:\n  level: error\n' \
