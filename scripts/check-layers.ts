@@ -30,7 +30,7 @@ const layers: readonly Layer[] = [
   {
     name: 'core',
     files:
-      /^src\/runtime\/(model\.ts$|spec\/|plan\/|idmap\/mapping\.ts$|images\/(reference|manifest|media-types)\.ts$|logs\/format\.ts$)/,
+      /^src\/runtime\/((model|usage)\.ts$|spec\/|plan\/|idmap\/mapping\.ts$|images\/(reference|manifest|media-types)\.ts$|logs\/format\.ts$)/,
     may: ['errors'],
     pure: true,
   },

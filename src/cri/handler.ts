@@ -3,7 +3,7 @@
  * observer, its place among the requests in flight, its log line, and turns whatever it throws into a status.
  */
 import { status as grpc } from '@grpc/grpc-js';
-import type { handleServerStreamingCall, handleUnaryCall, ServerUnaryCall } from '@grpc/grpc-js';
+import type { handleServerStreamingCall, handleUnaryCall, ServerUnaryCall, ServerWritableStream } from '@grpc/grpc-js';
 import type { Call } from '../kit/call.js';
 import { RuntimeError } from '../kit/errors.js';
 import type { Observer } from '../kit/observer.js';
@@ -36,6 +36,8 @@ export interface HandlerDeps {
   readonly inflight: Inflight;
   /** Aborts when the server is forced to stop. */
   readonly stopping: AbortSignal;
+  /** Aborts when the server takes no more requests: streams that would never end by themselves do so now. */
+  readonly closing: AbortSignal;
   /** Milliseconds of a monotonic clock. */
   readonly now: () => number;
 }
@@ -49,6 +51,17 @@ export interface HandlerOptions<Request> {
 }
 
 export type Handler<Request, Response> = (request: Request, call: Call) => Promise<Response> | Response;
+
+/** Yields the messages of a stream; each is sent when the client has room for it. */
+export type StreamHandler<Request, Response> = (
+  request: Request,
+  call: Call,
+) => AsyncIterable<Response> | Promise<Iterable<Response>> | Iterable<Response>;
+
+export type MakeStreamHandler = <Request, Response>(
+  options: HandlerOptions<Request>,
+  handler: StreamHandler<Request, Response>,
+) => handleServerStreamingCall<Request, Response>;
 
 export type MakeHandler = <Request, Response>(
   options: HandlerOptions<Request>,
@@ -69,7 +82,7 @@ export const changes = <R>(method: string, subject: (request: R) => RequestSubje
   subject,
 });
 
-type Unary<Request, Response> = ServerUnaryCall<Request, Response>;
+type Incoming<Request, Response> = ServerUnaryCall<Request, Response> | ServerWritableStream<Request, Response>;
 
 export function handlerMaker(deps: HandlerDeps): MakeHandler {
   return (options, handler) => (wireCall, respond) => {
@@ -80,12 +93,42 @@ export function handlerMaker(deps: HandlerDeps): MakeHandler {
   };
 }
 
+export function streamHandlerMaker(deps: HandlerDeps): MakeStreamHandler {
+  return <Request, Response>(options: HandlerOptions<Request>, handler: StreamHandler<Request, Response>) =>
+    (wireCall: ServerWritableStream<Request, Response>) => {
+      const closing = { ...deps, stopping: AbortSignal.any([deps.stopping, deps.closing]) };
+      const send: Handler<Request, void> = async (request, call) => {
+        for await (const message of await handler(request, call)) {
+          if (call.signal.aborted) break;
+          if (!wireCall.write(message)) await room(wireCall, call.signal);
+        }
+        if (deps.closing.aborted) call.signal.throwIfAborted();
+      };
+      void answer<Request, void>(closing, options, send, wireCall as ServerWritableStream<Request, void>).then(
+        () => wireCall.end(),
+        (status: CriStatus) => wireCall.emit('error', status),
+      );
+    };
+}
+
+function room(stream: NodeJS.EventEmitter, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const done = (): void => {
+      stream.removeListener('drain', done);
+      signal.removeEventListener('abort', done);
+      resolve();
+    };
+    stream.once('drain', done);
+    signal.addEventListener('abort', done, { once: true });
+  });
+}
+
 /** Rejects with a CriStatus, never with anything else. */
 async function answer<Request, Response>(
   deps: HandlerDeps,
   options: HandlerOptions<Request>,
   handler: Handler<Request, Response>,
-  wireCall: Unary<Request, Response>,
+  wireCall: Incoming<Request, Response>,
 ): Promise<Response> {
   const startedAt = deps.now();
   const subject = options.subject(wireCall.request);
@@ -134,7 +177,11 @@ interface Abort {
 /** setTimeout fires at once for longer times than this, in milliseconds; nobody waits 24 days. */
 const longestTimer = 2 ** 31 - 1;
 
-function abortOf<Request, Response>(method: string, wireCall: Unary<Request, Response>, stopping: AbortSignal): Abort {
+function abortOf<Request, Response>(
+  method: string,
+  wireCall: Incoming<Request, Response>,
+  stopping: AbortSignal,
+): Abort {
   const controller = new AbortController();
   const expired = (): void => controller.abort(new RuntimeError('deadline', `${method}: the request's time is up`));
   const gone = (): void => {
@@ -190,8 +237,3 @@ export const unimplemented =
   <Request, Response>(method: string): handleUnaryCall<Request, Response> =>
   (_call, respond) =>
     respond(later(method));
-
-export const unimplementedStream =
-  <Request, Response>(method: string): handleServerStreamingCall<Request, Response> =>
-  (call) =>
-    void call.emit('error', later(method));

@@ -4,8 +4,9 @@ import * as wire from '../../api/cri/v1/generated/api.js';
 import type { Runtime } from '../runtime/facade.js';
 import type { Image } from '../runtime/model.js';
 import { ListEncoder, alreadyEncoded } from './encoded-list.js';
-import { changes, reads, unimplementedStream } from './handler.js';
-import type { MakeHandler } from './handler.js';
+import { changes, reads } from './handler.js';
+import type { MakeHandler, MakeStreamHandler } from './handler.js';
+import { chunks } from './streamed-lists.js';
 import { imageFilter, imageReference, imageSpec, registryAuth, wireFilesystem, wireImage } from './translate/image.js';
 import { wireObjectInfo } from './translate/status.js';
 
@@ -19,7 +20,7 @@ type Methods = Record<keyof typeof imageServiceDefinition, UntypedServiceImpleme
 
 const ofImage = (request: { readonly image: wire.ImageSpec | undefined }) => ({ image: request.image?.image });
 
-export function imageService({ images }: Runtime, handle: MakeHandler): Methods {
+export function imageService({ images }: Runtime, handle: MakeHandler, stream: MakeStreamHandler): Methods {
   const list = new ListEncoder<Image, wire.Image>(1, wire.Image, wireImage);
   return {
     listImages: handle(reads('ListImages'), (request: wire.ListImagesRequest) =>
@@ -43,6 +44,8 @@ export function imageService({ images }: Runtime, handle: MakeHandler): Methods 
       const filesystems = (await images.fsInfo()).map(wireFilesystem);
       return { imageFilesystems: filesystems, containerFilesystems: filesystems };
     }),
-    streamImages: unimplementedStream('StreamImages'),
+    streamImages: stream(reads('StreamImages'), (request: wire.StreamImagesRequest) =>
+      chunks(images.list(imageFilter(request.filter)), (chunk) => ({ images: chunk.map(wireImage) })),
+    ),
   };
 }

@@ -4,8 +4,10 @@ import * as wire from '../../api/cri/v1/generated/api.js';
 import { invalid } from '../kit/errors.js';
 import type { ContainerView, ExecOutcome, Runtime, SandboxView } from '../runtime/facade.js';
 import { ListEncoder, alreadyEncoded } from './encoded-list.js';
-import { changes, reads, unimplemented, unimplementedStream } from './handler.js';
-import type { MakeHandler } from './handler.js';
+import { changes, reads, unimplemented } from './handler.js';
+import type { MakeHandler, MakeStreamHandler } from './handler.js';
+import { podStatsMethods } from './pod-stats.js';
+import { streamedLists } from './streamed-lists.js';
 import { streamingMethods } from './streaming/methods.js';
 import type { StreamingServer } from './streaming/server.js';
 import { containerConfig, containerFilter, objectId, statsFilter } from './translate/container.js';
@@ -40,10 +42,15 @@ const containerId = (request: { readonly containerId: string }) => objectId('con
 const ofSandbox = (request: { readonly podSandboxId: string }) => ({ sandbox: request.podSandboxId });
 const ofContainer = (request: { readonly containerId: string }) => ({ container: request.containerId });
 
+export interface HandlerMakers {
+  readonly handle: MakeHandler;
+  readonly stream: MakeStreamHandler;
+}
+
 export function runtimeService(
   runtime: Runtime,
   identity: RuntimeIdentity,
-  handle: MakeHandler,
+  { handle, stream }: HandlerMakers,
   streaming?: StreamingServer,
 ): Methods {
   return {
@@ -52,6 +59,8 @@ export function runtimeService(
     ...aboutContainers(runtime, handle),
     ...aboutRunningContainers(runtime, handle),
     ...later(),
+    ...podStatsMethods(runtime, handle, stream),
+    ...streamedLists(runtime, stream),
     ...(streaming === undefined ? {} : streamingMethods(runtime, streaming, handle)),
   };
 }
@@ -84,7 +93,7 @@ function aboutRuntime(runtime: Runtime, identity: RuntimeIdentity, handle: MakeH
 const podCidr = (request: wire.UpdateRuntimeConfigRequest): string =>
   request.runtimeConfig?.networkConfig?.podCidr ?? '';
 
-function aboutSandboxes({ sandboxes }: Runtime, handle: MakeHandler) {
+function aboutSandboxes({ sandboxes, containers }: Runtime, handle: MakeHandler) {
   const list = new ListEncoder<SandboxView, wire.PodSandbox>(1, wire.PodSandbox, wireSandbox);
   return {
     runPodSandbox: handle(changes('RunPodSandbox', ofNewSandbox), async (request: wire.RunPodSandboxRequest, call) => {
@@ -108,9 +117,23 @@ function aboutSandboxes({ sandboxes }: Runtime, handle: MakeHandler) {
       (request: wire.PodSandboxStatusRequest): wire.PodSandboxStatusResponse => ({
         status: wireSandboxStatus(sandboxes.status(sandboxId(request))),
         info: request.verbose ? wireObjectInfo(sandboxes.inspect(sandboxId(request))) : {},
-        containersStatuses: [],
-        timestamp: 0n,
+        containersStatuses: containers
+          .list({ sandboxId: sandboxes.status(sandboxId(request)).id })
+          .map((view) => wireContainerStatus(view)),
+        timestamp: BigInt(Date.now()) * 1_000_000n,
       }),
+    ),
+    updatePodSandboxResources: handle(
+      changes('UpdatePodSandboxResources', ofSandbox),
+      async (request: wire.UpdatePodSandboxResourcesRequest, call) => {
+        const { overhead, resources } = request;
+        const change = {
+          ...(overhead === undefined ? {} : { overhead: linuxResources('overhead', overhead) }),
+          ...(resources === undefined ? {} : { resources: linuxResources('resources', resources) }),
+        };
+        await sandboxes.updateResources(sandboxId(request), change, call);
+        return {};
+      },
     ),
     listPodSandbox: handle(reads('ListPodSandbox'), (request: wire.ListPodSandboxRequest) =>
       list.encode(sandboxes.list(sandboxFilter(request.filter))),
@@ -222,25 +245,14 @@ const asExecResponse = ({ stdout, stderr, exitCode }: ExecOutcome): wire.ExecSyn
 
 const asBuffer = (bytes: Uint8Array): Buffer => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 
-/** Known to the contract, offered by a later release. */
+/** Known to the contract, offered by a later release, or by an agent with a streaming server. */
 function later() {
   return {
     exec: unimplemented('Exec'),
     attach: unimplemented('Attach'),
     portForward: unimplemented('PortForward'),
-    podSandboxStats: unimplemented('PodSandboxStats'),
-    listPodSandboxStats: unimplemented('ListPodSandboxStats'),
     checkpointContainer: unimplemented('CheckpointContainer'),
     checkpointPod: unimplemented('CheckpointPod'),
     restorePod: unimplemented('RestorePod'),
-    listMetricDescriptors: unimplemented('ListMetricDescriptors'),
-    listPodSandboxMetrics: unimplemented('ListPodSandboxMetrics'),
-    updatePodSandboxResources: unimplemented('UpdatePodSandboxResources'),
-    getContainerEvents: unimplementedStream('GetContainerEvents'),
-    streamPodSandboxes: unimplementedStream('StreamPodSandboxes'),
-    streamContainers: unimplementedStream('StreamContainers'),
-    streamContainerStats: unimplementedStream('StreamContainerStats'),
-    streamPodSandboxStats: unimplementedStream('StreamPodSandboxStats'),
-    streamPodSandboxMetrics: unimplementedStream('StreamPodSandboxMetrics'),
   };
 }

@@ -4,8 +4,8 @@ import { sleep } from '../kit/deadline.js';
 import { silentObserver } from '../kit/observer.js';
 import type { Runtime } from '../runtime/facade.js';
 import { ClientConnection } from './connection.js';
-import { handlerMaker } from './handler.js';
-import type { WatchRequest } from './handler.js';
+import { handlerMaker, streamHandlerMaker } from './handler.js';
+import type { HandlerDeps, WatchRequest } from './handler.js';
 import { imageService, imageServiceDefinition } from './image-service.js';
 import { Inflight } from './inflight.js';
 import { runtimeService, runtimeServiceDefinition } from './runtime-service.js';
@@ -47,9 +47,9 @@ const unwatched: WatchRequest = () => ({ observer: silentObserver, end: () => un
 /** Serves both CRI services on a unix socket. Throws when the socket cannot be had (see `listenOn`). */
 export async function serveCri(options: CriServerOptions): Promise<CriServer> {
   const inflight = options.inflight ?? new Inflight();
-  const stopping = new AbortController();
-  setMaxListeners(0, stopping.signal); // one listener per request in flight
-  const grpc = grpcServer(options, inflight, stopping.signal);
+  const [closing, stopping] = [new AbortController(), new AbortController()];
+  setMaxListeners(0, closing.signal, stopping.signal); // one listener per request in flight
+  const grpc = grpcServer(options, inflight, { closing: closing.signal, stopping: stopping.signal });
   const injector = grpc.createConnectionInjector(ServerCredentials.createInsecure());
   const connections = new Set<ClientConnection>();
   const listener = await listenOn(options.socketPath, (socket) => {
@@ -63,6 +63,7 @@ export async function serveCri(options: CriServerOptions): Promise<CriServer> {
     inflight,
     async close(graceMs) {
       listener.close();
+      closing.abort();
       if (await finished(grpc, graceMs)) return;
       stopping.abort();
       await Promise.race([inflight.idle(), sleep(lastWordsMs)]);
@@ -72,23 +73,22 @@ export async function serveCri(options: CriServerOptions): Promise<CriServer> {
   };
 }
 
-function grpcServer(options: CriServerOptions, inflight: Inflight, stopping: AbortSignal): GrpcServer {
+function grpcServer(
+  options: CriServerOptions,
+  inflight: Inflight,
+  signals: Pick<HandlerDeps, 'closing' | 'stopping'>,
+): GrpcServer {
   const server = new GrpcServer({
     'grpc.max_receive_message_length': longestMessage,
     'grpc.max_send_message_length': longestMessage,
     'grpc.enable_channelz': 0,
   });
-  const handle = handlerMaker({
-    watch: options.watch ?? unwatched,
-    inflight,
-    stopping,
-    now: () => performance.now(),
-  });
-  server.addService(
-    runtimeServiceDefinition,
-    runtimeService(options.runtime, options.identity, handle, options.streaming),
-  );
-  server.addService(imageServiceDefinition, imageService(options.runtime, handle));
+  const deps = { watch: options.watch ?? unwatched, inflight, ...signals, now: () => performance.now() };
+  const handle = handlerMaker(deps);
+  const stream = streamHandlerMaker(deps);
+  const { runtime, identity, streaming } = options;
+  server.addService(runtimeServiceDefinition, runtimeService(runtime, identity, { handle, stream }, streaming));
+  server.addService(imageServiceDefinition, imageService(runtime, handle, stream));
   return server;
 }
 

@@ -1,5 +1,6 @@
 import type { Duplex } from 'node:stream';
 import type { Call } from '../kit/call.js';
+import type { CgroupStats, PsiStats } from './usage.js';
 import type {
   ContainerConfig,
   ContainerState,
@@ -25,6 +26,11 @@ export interface Runtime {
   readonly images: ImageRequests;
   readonly maintenance: MaintenanceRequests;
 
+  /**
+   * Changes of pods and containers from now on, until the signal aborts: in order, each with its pod as it was right
+   * after. Throws `exhausted` when the reader falls thousands behind; what it missed is in the lists.
+   */
+  events(signal: AbortSignal): AsyncIterable<RuntimeEvent>;
   status(): RuntimeStatus;
   /** What the node says of itself, for verbose status: configuration, kernel facts, network, residue. */
   info(): Readonly<Record<string, unknown>>;
@@ -32,6 +38,16 @@ export interface Runtime {
   updateRuntimeConfig(podCidr: string): Promise<void>;
   /** Leaves pods running, closes stores and connections. */
   close(): Promise<void>;
+}
+
+export interface RuntimeEvent {
+  readonly type: 'created' | 'started' | 'stopped' | 'deleted';
+  /** Of the container, or of the pod sandbox itself. */
+  readonly objectId: string;
+  /** Nanoseconds since the epoch. */
+  readonly timestamp: bigint;
+  readonly sandbox: SandboxView | undefined;
+  readonly containers: readonly ContainerView[];
 }
 
 /** For `berth doctor`: what lies on the host in Berth's name that no record accounts for, and residue. */
@@ -55,6 +71,11 @@ export interface Orphan {
   readonly reason: string;
 }
 
+export interface PodResources {
+  readonly overhead?: LinuxResources;
+  readonly resources?: LinuxResources;
+}
+
 export interface SandboxRequests {
   /** A retry with the same name, uid, namespace and attempt joins the first attempt or returns its result. */
   run(input: { readonly config: PodSandboxConfig; readonly runtimeHandler: string }, call: Call): Promise<string>;
@@ -67,6 +88,14 @@ export interface SandboxRequests {
    * passed on. `wrong-state` when the pod is not ready, `unavailable` when nobody listens.
    */
   dial(idOrPrefix: string, port: number, call: Call): Promise<Duplex>;
+  /** Usage of a pod and its containers. Figures that cannot be had are absent. */
+  stats(idOrPrefix: string): Promise<SandboxStatsView>;
+  /** Of every ready pod the filter matches. */
+  listStats(filter: SandboxFilter): Promise<readonly SandboxStatsView[]>;
+  /** Everything the kernel counts for each ready pod: what metrics are made of. Costs several times what stats cost. */
+  listUsage(): Promise<readonly SandboxUsageView[]>;
+  /** Takes note of what the kubelet has made of the pod's cgroup; that cgroup is the kubelet's own. */
+  updateResources(idOrPrefix: string, change: PodResources, call: Call): Promise<void>;
   /** Facts for verbose status: pid, namespaces, network result, spec, waterfall of the start. */
   inspect(idOrPrefix: string): Readonly<Record<string, unknown>>;
   /** The launch plan in the wire format; undefined once it is gone from the host. */
@@ -214,10 +243,15 @@ export interface ExecOutcome {
   readonly exitCode: number;
 }
 
-export interface ContainerStatsView {
-  readonly container: ContainerView;
+/** What a container and a pod are alike in. Figures that cannot be had are absent. */
+export interface UsageView {
+  /** Nanoseconds since the epoch. */
   readonly timestamp: bigint;
-  readonly cpu?: { readonly usageCoreNanoSeconds: bigint; readonly usageNanoCores?: bigint };
+  readonly cpu?: {
+    readonly usageCoreNanoSeconds: bigint;
+    readonly usageNanoCores?: bigint;
+    readonly psi?: PsiStats;
+  };
   readonly memory?: {
     readonly workingSetBytes: number;
     readonly availableBytes?: number;
@@ -225,9 +259,69 @@ export interface ContainerStatsView {
     readonly rssBytes: number;
     readonly pageFaults: number;
     readonly majorPageFaults: number;
+    readonly psi?: PsiStats;
   };
   readonly swap?: { readonly availableBytes: number; readonly usageBytes: number };
+  readonly io?: { readonly psi: PsiStats };
+}
+
+export interface ContainerStatsView extends UsageView {
+  readonly container: ContainerView;
   readonly writableLayer?: FilesystemUsage;
+}
+
+export interface SandboxStatsView extends UsageView {
+  readonly sandbox: SandboxView;
+  readonly containers: readonly ContainerStatsView[];
+  /** Interfaces of the pod's own network, without its loopback; empty in the host's. */
+  readonly interfaces: readonly InterfaceUsage[];
+  readonly processes?: number;
+}
+
+/** Counters since the interface was made. */
+export interface InterfaceUsage {
+  readonly name: string;
+  readonly rxBytes: bigint;
+  readonly rxPackets: bigint;
+  readonly rxErrors: bigint;
+  readonly rxDropped: bigint;
+  readonly txBytes: bigint;
+  readonly txPackets: bigint;
+  readonly txErrors: bigint;
+  readonly txDropped: bigint;
+}
+
+export interface SandboxUsageView {
+  readonly sandbox: SandboxView;
+  readonly cgroupPath: string;
+  readonly interfaces: readonly InterfaceUsage[];
+  readonly group?: CgroupStats;
+  readonly processes: ProcessCounts;
+  readonly containers: readonly ContainerUsageView[];
+}
+
+export interface ContainerUsageView {
+  readonly container: ContainerView;
+  readonly cgroupPath: string;
+  readonly group: CgroupStats;
+  readonly oomKills: number;
+  readonly processes: ProcessCounts;
+  readonly filesystem?: FilesystemUsage & {
+    readonly limitBytes: number;
+    readonly inodes: number;
+    readonly inodesFree: number;
+    /** `major:minor` and a name when there is one. */
+    readonly device: string;
+  };
+}
+
+export interface ProcessCounts {
+  readonly processes: number;
+  readonly threads: number;
+  readonly descriptors: number;
+  readonly sockets: number;
+  /** Soft limits of the first process, by name in lower case; Infinity for none. */
+  readonly limits: ReadonlyMap<string, number>;
 }
 
 export interface RuntimeStatus {

@@ -1,5 +1,6 @@
 import { RuntimeError, notFound } from '../kit/errors.js';
 import type { ContainerView, SandboxView } from './facade.js';
+import { containerChanges, sandboxChanges, type ChangeType, type StateChange } from './state/changes.js';
 import type { ContainerState, ExitRecord } from './model.js';
 import type { Shim } from './launch/shim.js';
 import { Names, containerName, sandboxName } from './state/names.js';
@@ -53,9 +54,21 @@ export class Registry {
   readonly #containers = new Map<string, MutableContainerEntry>();
   readonly #exitWaiters = new Map<string, Set<() => void>>();
   readonly names = new Names();
+  #onEvent: ((event: StateChange) => void) | undefined;
 
   constructor(tables: RegistryTables) {
     this.#tables = tables;
+  }
+
+  /** One listener, called within each change of an object's state, so in their order. */
+  onEvent(listener: (event: StateChange) => void): void {
+    this.#onEvent = listener;
+  }
+
+  #tell(types: readonly ChangeType[], objectId: string, sandbox: SandboxView | undefined): void {
+    if (this.#onEvent === undefined || types.length === 0) return;
+    const containers = sandbox === undefined ? [] : this.containersOf(sandbox.id).map(({ view }) => view);
+    for (const type of types) this.#onEvent({ type, objectId, sandbox, containers });
   }
 
   // ------------------------------------------------------------------------------------------------ sandboxes
@@ -75,9 +88,11 @@ export class Registry {
 
   updateSandbox(id: string, change: Partial<SandboxRecord>): SandboxEntry {
     const entry = this.#sandbox(id);
+    const before = entry.record;
     entry.record = { ...entry.record, ...change };
     entry.view = sandboxView(entry.record);
     this.#tables.sandboxes.put(id, entry.record);
+    this.#tell(sandboxChanges(before, entry.record), id, entry.view);
     return entry;
   }
 
@@ -91,6 +106,7 @@ export class Registry {
     this.#tables.sandboxes.delete(id);
     this.#sandboxes.delete(id);
     this.names.release(sandboxName(entry.record.config.metadata), id);
+    this.#tell(sandboxChanges(entry.record, undefined), id, { ...entry.view, state: 'not-ready' });
   }
 
   sandbox(idOrPrefix: string): SandboxEntry {
@@ -129,9 +145,11 @@ export class Registry {
 
   updateContainer(id: string, change: Partial<ContainerRecord>): ContainerEntry {
     const entry = this.#container(id);
+    const before = entry.record;
     entry.record = { ...entry.record, ...change };
     entry.view = containerView(entry.record);
     this.#tables.containers.put(id, entry.record);
+    this.#tell(containerChanges(before, entry.record), id, this.#sandboxes.get(before.sandboxId)?.view);
     if (entry.record.exit !== undefined) this.#wakeExitWaiters(id);
     return entry;
   }
@@ -143,6 +161,7 @@ export class Registry {
     this.#containers.delete(id);
     this.#sandboxes.get(entry.record.sandboxId)?.containers.delete(id);
     this.names.release(containerName(entry.record.sandboxId, entry.record.config.metadata), id);
+    this.#tell(containerChanges(entry.record, undefined), id, this.#sandboxes.get(entry.record.sandboxId)?.view);
     this.#wakeExitWaiters(id);
   }
 

@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import type { Call } from '../kit/call.js';
-import { RuntimeError, isErrno } from '../kit/errors.js';
+import { RuntimeError, isErrno, isKind } from '../kit/errors.js';
 import { KeyedLock } from '../kit/keyed-lock.js';
 import { createContainer } from './containers/create.js';
 import { execContainer } from './containers/exec.js';
@@ -10,11 +10,12 @@ import { execSync } from './containers/exec-sync.js';
 import { removeContainer } from './containers/remove.js';
 import { reopenContainerLog } from './containers/reopen-log.js';
 import { startContainer } from './containers/start.js';
-import { ContainerStatsReader } from './containers/stats.js';
+import { containerStats } from './containers/stats.js';
 import { stopContainer } from './containers/stop.js';
 import { attachContainer, resizeContainer } from './containers/attach.js';
 import { updateContainerResources } from './containers/update.js';
 import type { ContainerRequests, CreateContainerInput, Runtime, RuntimeStatus, SandboxRequests } from './facade.js';
+import { EventFeed } from './events.js';
 import { imageRequests } from './image-requests.js';
 import { JoinedRequests } from './join.js';
 import type { Images } from './images/images.js';
@@ -24,7 +25,9 @@ import { listContainers, listSandboxes } from './query.js';
 import { dialPod } from './sandbox/port-forward.js';
 import { removePodSandbox } from './sandbox/remove.js';
 import { checkHandler, runPodSandbox, type RunPodSandboxInput } from './sandbox/run.js';
+import { sandboxStats, sandboxUsage } from './sandbox/stats.js';
 import { stopPodSandbox } from './sandbox/stop.js';
+import { UsageSampler } from './stats.js';
 import { containerName, sandboxName } from './state/names.js';
 
 export interface RuntimeOptions {
@@ -41,15 +44,19 @@ export function createRuntime(options: RuntimeOptions): Runtime {
   const { parts } = options;
   const joined = new JoinedRequests();
   const locks = new KeyedLock();
+  const feed = new EventFeed();
+  const sampler = new UsageSampler(parts.cgroups);
+  parts.registry.onEvent((change) => feed.publish({ ...change, timestamp: parts.host.now() }));
   return {
-    sandboxes: sandboxRequests(parts, joined, locks),
-    containers: containerRequests(parts, joined, locks),
+    sandboxes: sandboxRequests(parts, joined, locks, sampler),
+    containers: containerRequests(parts, joined, locks, sampler),
     maintenance: {
       orphans: () => findOrphans({ ...parts, listNetnsPins: options.listNetnsPins }),
       clean: () => cleanOrphans({ ...parts, listNetnsPins: options.listNetnsPins }),
       teardown: () => teardown(options),
     },
     images: imageRequests(parts.images, parts.settings.handlers, parts.host),
+    events: (signal) => feed.subscribe(signal),
     status: () => status(parts),
     info: () => ({
       ...options.facts,
@@ -65,7 +72,12 @@ export function createRuntime(options: RuntimeOptions): Runtime {
   };
 }
 
-function sandboxRequests(parts: RuntimeOptions['parts'], joined: JoinedRequests, locks: KeyedLock): SandboxRequests {
+function sandboxRequests(
+  parts: RuntimeOptions['parts'],
+  joined: JoinedRequests,
+  locks: KeyedLock,
+  sampler: UsageSampler,
+): SandboxRequests {
   const { registry } = parts;
   const locked = async (idOrPrefix: string, work: (id: string) => Promise<void>): Promise<void> => {
     const id = registry.findSandbox(idOrPrefix)?.record.id;
@@ -78,6 +90,18 @@ function sandboxRequests(parts: RuntimeOptions['parts'], joined: JoinedRequests,
     status: (id) => registry.sandbox(id).view,
     list: (filter) => listSandboxes(registry, filter),
     dial: (id, port, call) => dialPod(id, port, parts, call),
+    stats: (id) => sandboxStats(registry.sandbox(id).view, sampler, parts),
+    listStats: async (filter) => {
+      sampler.retain((id) => isKnown(registry, id));
+      const ready = listSandboxes(registry, { ...filter, state: 'ready' });
+      return await stillThere(ready.map((view) => sandboxStats(view, sampler, parts)));
+    },
+    listUsage: async () =>
+      await stillThere(listSandboxes(registry, { state: 'ready' }).map((view) => sandboxUsage(view, parts))),
+    updateResources: async (id, change) => {
+      const { record } = registry.sandbox(id);
+      registry.updateSandbox(record.id, { config: { ...record.config, ...change } });
+    },
     inspect: (id) => {
       const { record } = registry.sandbox(id);
       const directory = parts.paths.podDir(record.id);
@@ -99,13 +123,33 @@ function runOrJoin(input: RunPodSandboxInput, parts: Parts, joined: JoinedReques
   });
 }
 
+/** Lists answer for what is there: objects that were removed meanwhile are left out. */
+async function stillThere<T>(answers: readonly Promise<T>[]): Promise<T[]> {
+  const found = await Promise.all(
+    answers.map((answer) =>
+      answer.then(
+        (value) => [value],
+        (error: unknown) => {
+          if (isKind(error, 'not-found')) return [];
+          throw error;
+        },
+      ),
+    ),
+  );
+  return found.flat();
+}
+
+/** By their full ids. */
+const isKnown = (registry: Parts['registry'], id: string): boolean =>
+  registry.findSandbox(id) !== undefined || registry.findContainer(id) !== undefined;
+
 function containerRequests(
   parts: RuntimeOptions['parts'],
   joined: JoinedRequests,
   locks: KeyedLock,
+  sampler: UsageSampler,
 ): ContainerRequests {
   const { registry } = parts;
-  const reader = new ContainerStatsReader(parts);
   const locked = async (id: string, work: () => Promise<void>): Promise<void> => locks.hold(`container/${id}`, work);
   const find = (idOrPrefix: string): string | undefined => registry.findContainer(idOrPrefix)?.record.id;
   return {
@@ -135,12 +179,11 @@ function containerRequests(
     resize: (id, rows, columns) => resizeContainer(id, rows, columns, parts),
     execSync: (id, command, timeout, call) => execSync(id, command, timeout, parts, call),
     exec: (id, command, call) => execContainer(id, command, parts, call),
-    stats: (id) => reader.read(registry.container(id).view),
+    stats: (id) => containerStats(registry.container(id).view, sampler, parts),
     listStats: async (filter) => {
-      reader.retain(new Set([...registry.containers()].map(({ record }) => record.id)));
-      return await Promise.all(
-        listContainers(registry, { ...filter, state: 'running' }).map((view) => reader.read(view)),
-      );
+      sampler.retain((id) => isKnown(registry, id));
+      const running = listContainers(registry, { ...filter, state: 'running' });
+      return await stillThere(running.map((view) => containerStats(view, sampler, parts)));
     },
   };
 }

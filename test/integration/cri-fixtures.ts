@@ -144,6 +144,10 @@ export function fakeRuntime(): FakeRuntime {
   };
   const sandboxes: Runtime['sandboxes'] = {
     dial: () => Promise.reject(new Error('not used here')),
+    stats: () => Promise.reject(new Error('not used here')),
+    listStats: () => Promise.resolve([]),
+    listUsage: () => Promise.resolve([]),
+    updateResources: (id, resources, call) => change('sandboxes.updateResources', { id, resources }, call),
     async run(input, call) {
       await change('sandboxes.run', input, call);
       const id = `pod-${fake.sandboxes.size + 1}`;
@@ -242,6 +246,9 @@ export function fakeRuntime(): FakeRuntime {
       ],
       features: { supplementalGroupsPolicy: true, userNamespacesHostNetwork: true, mountOptions: true },
     }),
+    events: async function* () {
+      // Nothing happens here.
+    },
     info: () => ({ config: { root: '/var/lib/berth' }, kernel: '6.18' }),
     runtimeConfig: () => ({ cgroupDriver: 'cgroupfs' }),
     async updateRuntimeConfig(podCidr) {

@@ -361,12 +361,8 @@ describe('CRI services', () => {
         later.add(name);
         assert.equal(error.details, `${path.split('/').pop() ?? ''} is not offered by this release`);
       }
-      const expected = [
-        ...['exec', 'attach', 'portForward', 'getContainerEvents', 'listMetricDescriptors', 'listPodSandboxMetrics'],
-        ...['podSandboxStats', 'listPodSandboxStats', 'checkpointContainer', 'checkpointPod', 'restorePod'],
-        ...['updatePodSandboxResources', 'streamPodSandboxes', 'streamContainers', 'streamContainerStats'],
-        ...['streamPodSandboxStats', 'streamPodSandboxMetrics', 'streamImages'],
-      ];
+      // The first three need a streaming server, which this one was not given.
+      const expected = ['exec', 'attach', 'portForward', 'checkpointContainer', 'checkpointPod', 'restorePod'];
       assert.deepEqual([...later].sort(), expected.sort());
     });
   });
