@@ -7,6 +7,7 @@ import type {
   PortMapping,
   SandboxSecurity,
 } from '../runtime/model.js';
+import { defaultMaskedPaths, defaultReadonlyPaths } from '../runtime/spec/defaults.js';
 import { readBytes } from '../config/key.js';
 
 /** What `berth run` makes of its command line: a pod with one container. */
@@ -77,28 +78,11 @@ export function runContainerConfig(request: RunRequest): ContainerConfig {
         addAmbient: [],
       },
       noNewPrivs: false,
-      maskedPaths: args.has('privileged') ? [] : maskedPaths,
-      readonlyPaths: args.has('privileged') ? [] : readonlyPaths,
+      maskedPaths: args.has('privileged') ? [] : defaultMaskedPaths,
+      readonlyPaths: args.has('privileged') ? [] : defaultReadonlyPaths,
     },
   };
 }
-
-/** What the kubelet sends for a container with the default proc mount. */
-const maskedPaths = [
-  '/proc/asound',
-  '/proc/acpi',
-  '/proc/interrupts',
-  '/proc/kcore',
-  '/proc/keys',
-  '/proc/latency_stats',
-  '/proc/timer_list',
-  '/proc/timer_stats',
-  '/proc/sched_debug',
-  '/proc/scsi',
-  '/sys/firmware',
-  '/sys/devices/virtual/powercap',
-];
-const readonlyPaths = ['/proc/bus', '/proc/fs', '/proc/irq', '/proc/sys', '/proc/sysrq-trigger'];
 
 function sandboxSecurity(args: Arguments): SandboxSecurity {
   return {

@@ -17,7 +17,6 @@ import { openSupervisor } from '../runtime/launch/supervisor.js';
 import { JoinTemplateCache } from '../runtime/containers/join-templates.js';
 import { openSeccomp } from '../runtime/launch/seccomp.js';
 import { listPins, unpin } from '../runtime/network/netns.js';
-import { capabilityNames } from '../runtime/plan/capabilities.js';
 import type { HostParts, Parts } from '../runtime/parts.js';
 import { createRuntime } from '../runtime/runtime.js';
 import { hostPaths, shimCgroup, type RuntimeSettings } from '../runtime/settings.js';
@@ -209,10 +208,5 @@ function hostParts(kernel: KernelFacts): HostParts {
     now: () => wall + (process.hrtime.bigint() - start),
     newId: () => randomBytes(32).toString('hex'),
     bootId: readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim(),
-    capabilities: {
-      all: capabilityNames.slice(0, kernel.lastCapability + 1),
-      apparmor: kernel.apparmor,
-      selinux: kernel.selinux,
-    },
   };
 }

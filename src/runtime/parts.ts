@@ -1,4 +1,4 @@
-import type { CapabilityFacts, HostPaths, RuntimeSettings } from './settings.js';
+import type { HostPaths, RuntimeSettings } from './settings.js';
 import type { Cgroups } from './cgroups/types.js';
 import type { Shim } from './launch/shim.js';
 import type { UserNamespaceSupport } from './idmap/support.js';
@@ -39,7 +39,6 @@ export interface HostParts {
   /** 64 hexadecimal digits. */
   newId(): string;
   readonly bootId: string;
-  readonly capabilities: CapabilityFacts;
 }
 
 export interface Shims {

@@ -29,14 +29,6 @@ export interface RuntimeSettings {
  */
 export const shimCgroup = (cgroupParent: string): string => join(cgroupParent, 'shims');
 
-/** What of the kernel the requests decide by. */
-export interface CapabilityFacts {
-  /** Names of all capabilities the kernel knows, in order of their numbers. */
-  readonly all: readonly string[];
-  readonly apparmor: boolean;
-  readonly selinux: boolean;
-}
-
 /** Where things lie on the host. One place for every path below the state directory. */
 export interface HostPaths {
   readonly pods: string;

@@ -199,7 +199,8 @@ async function build(
     sandbox.mappings === undefined ? undefined : isForEveryone,
   );
   const namespaces = containerNamespaces(sandbox.config.security.namespaces, security.namespaces, {
-    cgroupNamespace: deps.cgroups.layout.version === 'v2' && !security.privileged,
+    // The hierarchy can be mounted by who owns the namespace it is seen in.
+    cgroupNamespace: deps.cgroups.layout.version === 'v2' && (!security.privileged || sandbox.mappings !== undefined),
   });
   checkTarget(namespaces.pid, sandbox.id, deps);
   const spec = containerSpec({
@@ -217,11 +218,11 @@ async function build(
       shm: sandbox.config.security.namespaces.ipc === 'pod' ? { held: shmName } : { host: true },
     },
     devices,
-    allCapabilities: host.capabilities.all,
+    lastCapability: deps.kernel.lastCapability,
     defaultCapabilities: settings.defaultCapabilities,
     rlimits: parseRlimits(settings.rlimits),
     seccomp: await seccompFor(security, deps),
-    apparmorProfile: apparmorFor(security, host.capabilities.apparmor),
+    apparmorProfile: apparmorFor(security, deps.kernel.apparmor),
     pidsLimit: settings.pidsLimit === 0 ? undefined : settings.pidsLimit,
     ...(sandbox.mappings === undefined ? {} : { mappings: sandbox.mappings }),
   });

@@ -6,12 +6,12 @@ import { processCapabilities } from '../spec/container-spec.js';
 /** The seccomp object of a container, or undefined to run unconfined, as absent and privileged do. */
 export async function seccompFor(
   security: ContainerSecurity,
-  deps: Pick<Parts, 'seccomp' | 'host' | 'settings'>,
+  deps: Pick<Parts, 'seccomp' | 'kernel' | 'settings'>,
 ): Promise<unknown> {
   const profile = security.seccomp;
   if (security.privileged || profile === undefined || profile.kind === 'unconfined') return undefined;
   const names =
-    processCapabilities(security, deps.host.capabilities.all, deps.settings.defaultCapabilities).effective ?? [];
+    processCapabilities(security, deps.kernel.lastCapability, deps.settings.defaultCapabilities).effective ?? [];
   if (profile.kind === 'runtime-default') return deps.seccomp.runtimeDefault(names);
   return await deps.seccomp.localhost(profile.localhostRef ?? '', names);
 }

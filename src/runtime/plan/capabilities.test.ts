@@ -68,7 +68,7 @@ describe('capabilities', () => {
   it('are refused by name', () => {
     assert.throws(
       () => changed({ drop: ['CHOWN', 'CAP_FLY'] }),
-      /^RuntimeError: caps\.drop\[1\]: "CAP_FLY" is no capability/,
+      /^RuntimeError: caps\.drop_capabilities\[1\]: "CAP_FLY" is no capability/,
     );
   });
 });

@@ -118,9 +118,9 @@ export function applyChanges(
       `${field}.${name}`,
     ),
   });
-  const add = masks(changes.add, 'add');
-  const drop = masks(changes.drop, 'drop');
-  const ambient = masks(changes.addAmbient, 'addAmbient');
+  const add = masks(changes.add, 'add_capabilities');
+  const drop = masks(changes.drop, 'drop_capabilities');
+  const ambient = masks(changes.addAmbient, 'add_ambient_capabilities');
   if (privileged) return { bounding: every, permitted: every, effective: every, inheritable: 0n, ambient: 0n };
   const start = drop.all ? 0n : add.all ? every : capabilityMask(defaults, lastCapability, 'defaults');
   const raised = ambient.all ? every : ambient.mask;

@@ -8,6 +8,7 @@ import type {
   Mount,
   PodSandboxConfig,
 } from '../model.js';
+import { applyChanges, capabilitiesOf } from '../plan/capabilities.js';
 import { defaultMounts } from './defaults.js';
 import { Environment, defaultPath } from './environment.js';
 import type { ContainerNamespaces } from './namespaces.js';
@@ -51,8 +52,8 @@ export interface ContainerSpecInput {
   readonly files: SandboxFiles;
   /** Devices of the request, or all of the host's for a privileged container. */
   readonly devices: readonly HostDevice[];
-  /** Names of all capabilities this kernel has. */
-  readonly allCapabilities: readonly string[];
+  /** Highest capability number of this kernel. */
+  readonly lastCapability: number;
   readonly defaultCapabilities: readonly string[];
   readonly rlimits: readonly OciRlimit[];
   /** The OCI `linux.seccomp` object; undefined runs unconfined. */
@@ -77,7 +78,7 @@ export function containerSpec(input: ContainerSpecInput): OciSpec {
       args: processArgs(config, input.image),
       env: processEnv(input),
       cwd: processCwd(config, input.image),
-      capabilities: processCapabilities(security, input.allCapabilities, input.defaultCapabilities),
+      capabilities: processCapabilities(security, input.lastCapability, input.defaultCapabilities),
       rlimits: input.rlimits,
       noNewPrivileges: security.noNewPrivs,
       ...(input.apparmorProfile === undefined ? {} : { apparmorProfile: input.apparmorProfile }),
@@ -129,33 +130,21 @@ function processCwd(config: ContainerConfig, image: ImageRunConfig): string {
   return cwd.startsWith('/') ? cwd : `/${cwd}`;
 }
 
-/** Inheritable holds only what is asked for as ambient: anything more outlives a change of user (CVE-2022-24769). */
+/** The sets by name. What the CRI leaves unsaid about their making is in `plan/capabilities.ts`. */
 export function processCapabilities(
   security: ContainerSecurity,
-  all: readonly string[],
+  lastCapability: number,
   defaults: readonly string[],
 ): OciCapabilities {
-  const { capabilities, privileged } = security;
-  if (privileged) return { bounding: all, effective: all, permitted: all, ambient: [] };
-  const wanted = new Set(defaults);
   const field = 'config.linux.security_context.capabilities';
-  if (capabilities.add.includes('ALL')) all.forEach((name) => wanted.add(name));
-  if (capabilities.drop.includes('ALL')) wanted.clear();
-  for (const name of known(capabilities.add, all, `${field}.add_capabilities`)) wanted.add(name);
-  for (const name of known(capabilities.drop, all, `${field}.drop_capabilities`)) wanted.delete(name);
-  const ambient = [...known(capabilities.addAmbient, all, `${field}.add_ambient_capabilities`)];
-  ambient.forEach((name) => wanted.add(name));
-  const names = all.filter((name) => wanted.has(name));
-  return { bounding: names, effective: names, permitted: names, inheritable: ambient, ambient };
-}
-
-function known(names: readonly string[], all: readonly string[], field: string): string[] {
-  return names
-    .filter((name) => name !== 'ALL')
-    .map((name) => {
-      if (!all.includes(name)) throw invalid(field, `"${name}" is not a capability of this kernel`);
-      return name;
-    });
+  const sets = applyChanges(defaults, security.capabilities, security.privileged, lastCapability, field);
+  return {
+    bounding: capabilitiesOf(sets.bounding),
+    effective: capabilitiesOf(sets.effective),
+    permitted: capabilitiesOf(sets.permitted),
+    inheritable: capabilitiesOf(sets.inheritable),
+    ambient: capabilitiesOf(sets.ambient),
+  };
 }
 
 const kindToOci: readonly (readonly [keyof ContainerNamespaces, OciNamespace['type']])[] = [
@@ -284,7 +273,8 @@ function ociResources(input: ContainerSpecInput): NonNullable<OciSpec['linux']['
 /** Deny all, then the nodes every container has, then what was asked for. Making nodes is harmless, opening is not. */
 export function deviceRules(input: Pick<ContainerSpecInput, 'config' | 'devices' | 'mappings'>): OciDeviceRule[] {
   // In a user namespace no node can be made, but an image may bring one: it must not open the host's disk.
-  if (input.config.security.privileged && input.mappings === undefined) return [{ allow: true, type: 'a', access: 'rwm' }];
+  if (input.config.security.privileged && input.mappings === undefined)
+    return [{ allow: true, type: 'a', access: 'rwm' }];
   return [
     { allow: false, type: 'a', access: 'rwm' },
     { allow: true, type: 'c', access: 'm' },

@@ -1,25 +1,7 @@
 import { toHost, type IdMappings } from '../idmap/mapping.js';
 import type { OciMount } from './oci.js';
 
-/** Capabilities of a container that asks for nothing else. */
-export const defaultCapabilities: readonly string[] = [
-  'CAP_CHOWN',
-  'CAP_DAC_OVERRIDE',
-  'CAP_FSETID',
-  'CAP_FOWNER',
-  'CAP_MKNOD',
-  'CAP_NET_RAW',
-  'CAP_SETGID',
-  'CAP_SETUID',
-  'CAP_SETFCAP',
-  'CAP_SETPCAP',
-  'CAP_NET_BIND_SERVICE',
-  'CAP_SYS_CHROOT',
-  'CAP_KILL',
-  'CAP_AUDIT_WRITE',
-];
-
-/** What a container must not see although it shares the kernel: used where CRI leaves the lists to the runtime. */
+/** What a container must not see although it shares the kernel, as the kubelet asks for it; for `berth run`. */
 export const defaultMaskedPaths: readonly string[] = [
   '/proc/acpi',
   '/proc/asound',

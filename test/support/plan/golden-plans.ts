@@ -3,7 +3,8 @@ import { compileSandboxPlan } from '../../../src/runtime/plan/compile-sandbox.js
 import { compilePlan } from '../../../src/runtime/plan/compile.js';
 import type { LaunchFacts, LaunchNamespace } from '../../../src/runtime/plan/facts.js';
 import type { LaunchPlan } from '../../../src/runtime/plan/plan.js';
-import { defaultCapabilities, defaultMounts } from '../../../src/runtime/spec/defaults.js';
+import { defaultContainerCapabilities } from '../../../src/runtime/plan/capabilities.js';
+import { defaultMounts } from '../../../src/runtime/spec/defaults.js';
 import { testSpec, type SpecChanges } from './specs.js';
 
 /** Plans of every kind and with every step, made from fixed facts. */
@@ -89,7 +90,11 @@ export function goldenPlans(): GoldenPlan[] {
 }
 
 function containerPlans(): GoldenPlan[] {
-  const sets = { bounding: defaultCapabilities, permitted: defaultCapabilities, effective: defaultCapabilities };
+  const sets = {
+    bounding: defaultContainerCapabilities,
+    permitted: defaultContainerCapabilities,
+    effective: defaultContainerCapabilities,
+  };
   return [
     {
       name: 'container-v2',
