@@ -15,14 +15,23 @@ export interface AppDisk {
 }
 
 /** Native programs that tests start, made by `npm run build` and by `prepare`. */
-const built = ['build/shim/berth-shim', 'build/unpack/berth-unpack', 'build/test-exec-tool/exec-tool'];
+const built = [
+  'build/shim/berth-shim',
+  'build/unpack/berth-unpack',
+  'build/test-exec-tool/exec-tool',
+  'build/test-facts/facts',
+];
 
 /**
  * The machine has no compiler, and needs none: programs come built and newer than their sources, and its `make`
  * believes so.
  */
 function prepare(project: string): void {
-  const script = "import { execTool } from './test/support/plan/exec-tool.ts'; execTool();";
+  const script = [
+    "import { execTool } from './test/support/plan/exec-tool.ts';",
+    "import { factsProgram } from './test/support/userns.ts';",
+    'execTool(); factsProgram();',
+  ].join('\n');
   execFileSync(process.execPath, ['--import', 'tsx', '--input-type=module', '-e', script], { cwd: project });
 }
 

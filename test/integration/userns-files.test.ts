@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { chmodSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { release } from 'node:os';
 import { join } from 'node:path';
 import type { ContainerConfig, NamespaceOptions } from '../../src/runtime/model.js';
 import {
@@ -14,7 +15,7 @@ import {
 } from '../support/runtime.js';
 import type { TarEntry } from '../support/tar-builder.js';
 import { buildTestImage } from '../support/test-image.js';
-import { buildFacts, line, namespaces, userns, volume } from '../support/userns.js';
+import { factsProgram, line, namespaces, userns, volume } from '../support/userns.js';
 
 const hardImage = 'test.example/hard:1';
 const deepImage = 'test.example/deep:1';
@@ -47,6 +48,13 @@ function accessList(user: number): Buffer {
     bytes.writeInt32LE(id, 8 + index * 8);
   });
   return bytes;
+}
+
+function kernelRelease(): { readonly major: number; readonly minor: number } {
+  const [major = 0, minor = 0] = release()
+    .split('.')
+    .map((part) => Number.parseInt(part, 10));
+  return { major, minor };
 }
 
 function hardEntries(facts: Buffer): TarEntry[] {
@@ -85,7 +93,7 @@ describe('files of images in user namespaces', function () {
   before(async () => {
     testHost = makeTestHost();
     host = await testHost.open();
-    const facts = readFileSync(buildFacts(testHost.dir));
+    const facts = readFileSync(factsProgram());
     const deep = Array.from({ length: deepLayers }, (_, i): TarEntry[] => [
       { path: `layer-${i}`, content: `${i}`, uid: i, gid: i },
       { path: 'latest', content: `${i}`, uid: i, gid: i },
@@ -143,13 +151,18 @@ describe('files of images in user namespaces', function () {
   const look = (lines: readonly string[]): string =>
     `facts stat ${lines.map((text) => text.split(' ')[0]).join(' ')} | sed -e "s/ size=[0-9]*//" -e "s/^\\(\\/\\|\\/hard\\/sticky\\) \\(.*\\)links=[0-9]*/\\1 \\2links=1/"`;
 
+  /** Before Linux 6.2 an overlay over idmapped layers obeys access lists and does not show whom they name. */
+  const { major, minor } = kernelRelease();
+  const asShown = (text: string): string =>
+    major > 6 || (major === 6 && minor >= 2) ? text : text.replace('e8030000', 'ffffffff');
+
   it('look inside as the image says, with and without a user namespace', async () => {
     const { userns: _, ...plain } = namespaces();
     assert.deepEqual((await output(await run(plain), container(look(seen), {}, hardImage, plain))).split('\n'), [
       ...seen,
       '',
     ]);
-    assert.deepEqual((await output(await run(), container(look(seen)))).split('\n'), [...seen, '']);
+    assert.deepEqual((await output(await run(), container(look(seen)))).split('\n'), [...seen.map(asShown), '']);
   });
 
   it('look the same to two pods at once, from one set of layers', async () => {
