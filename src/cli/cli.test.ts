@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { RuntimeError } from '../kit/errors.js';
-import type { ContainerStreams, ContainerView, Runtime } from '../runtime/facade.js';
+import type { CommandStreams, ContainerStreams, ContainerView, ExecCommand, Runtime } from '../runtime/facade.js';
 import type { Image } from '../runtime/model.js';
 import type { Composition } from './composition.js';
 import { logBytes, offsetOfLast, parseLogLine, readLog } from './log-lines.js';
@@ -47,6 +47,10 @@ function fakeRuntime(seen: unknown[]): Runtime {
         return Promise.resolve({ stdout: Buffer.from([0xff, 0x0a]), stderr: Buffer.from('warn\n'), exitCode: 7 });
       },
       attach: (id: string) => Promise.resolve(echo(id)),
+      exec: (id: string, command: ExecCommand) => {
+        seen.push([id, command]);
+        return Promise.resolve(says(7));
+      },
     },
     images: {
       list: () => [image],
@@ -88,6 +92,19 @@ function echo(id: string): ContainerStreams {
     resume: () => undefined,
     ended,
     close: () => finish(),
+  };
+}
+
+/** A command that says something on both streams and exits. */
+function says(code: number): CommandStreams {
+  return {
+    ...echo('command'),
+    onOutput(listener) {
+      listener('stdout', Buffer.from([0xff, 0x0a]));
+      listener('stderr', Buffer.from('warn\n'));
+    },
+    resize: () => Promise.resolve(),
+    exited: Promise.resolve(code),
   };
 }
 
@@ -180,6 +197,8 @@ describe('command line', () => {
     const { code } = await cli(fakeComposition(seen), env, 'exec', '--timeout', '3', 'web', 'ls', '-l', '--help');
     assert.equal(code, 7);
     assert.deepEqual(seen[0], [container.id, ['ls', '-l', '--help'], 3]);
+    await cli(fakeComposition(seen), env, 'exec', '-i', 'web', 'cat', '-');
+    assert.deepEqual(seen[2], [container.id, { args: ['cat', '-'], stdin: true, terminal: false }]);
   });
 
   it('passes exit code and output bytes on', async () => {
@@ -250,12 +269,9 @@ describe('command line', () => {
     });
 
     it('joins streams both ways', async () => {
-      const { attachRemote } = await import('./remote/attach.js');
-      const call = {
-        signal: new AbortController().signal,
-        observer: { step: () => Promise.reject(new Error()), note: () => undefined },
-      };
-      const streams = await attachRemote(join(dir, 'admin.sock'), 'web', call);
+      const { attachRemote } = await import('./remote/streams.js');
+      const { signal } = new AbortController();
+      const streams = await attachRemote(join(dir, 'admin.sock'), 'web', signal);
       const got: string[] = [];
       streams.onOutput((stream, data) => void got.push(`${stream}: ${Buffer.from(data).toString()}`));
       await streams.write(Buffer.from('typed'));

@@ -2,8 +2,8 @@ import type { Config } from '../config.js';
 import { serveAdmin, type AdminServer } from '../observe/admin.js';
 import type { Observability } from '../observe/observer.js';
 import type { Runtime } from '../runtime/facade.js';
-import { attachHandler } from './remote/attach.js';
 import { callHandler } from './remote/server.js';
+import { streamsHandler } from './remote/streams.js';
 
 export interface Offer {
   readonly config: Config;
@@ -19,7 +19,7 @@ export function offerRuntime({ config, runtime, observability, version }: Offer)
     observability,
     unhealthy: () => unmet(runtime),
     routes: { 'POST /call': callHandler(runtime, observability, version) },
-    upgrade: attachHandler(runtime),
+    upgrade: streamsHandler(runtime),
   });
 }
 

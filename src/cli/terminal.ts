@@ -1,53 +1,42 @@
 import { spawnSync } from 'node:child_process';
-import type { Call } from '../kit/call.js';
+import type { ContainerStreams } from '../runtime/facade.js';
 import type { Output } from './context.js';
-import type { RuntimeClient } from './remote/client-types.js';
 
 export interface JoinOptions {
-  /** Raw mode, output shown here and size changes passed on. Without it only input is passed. */
+  /** Raw mode, and size changes passed on. */
   readonly terminal: boolean;
-  readonly stdout: Output;
-  readonly call: Call;
+  /** Passes this process's standard input on. */
+  readonly input: boolean;
+  /** Shows output here; absent where something else does. */
+  readonly output?: { readonly stdout: Output; readonly stderr: Output };
+  resize(rows: number, columns: number): Promise<void> | void;
 }
 
-export interface JoinedTerminal {
-  /** Resolves when the container's output has ended and was shown. */
-  readonly drained: Promise<void>;
-  /** Puts the terminal back as it was. */
-  close(): void;
-}
-
-/** Joins this process's standard input, and with `terminal` its whole terminal, to a running container. */
-export async function joinTerminal(
-  client: RuntimeClient,
-  id: string,
-  { terminal, stdout, call }: JoinOptions,
-): Promise<JoinedTerminal> {
+/** Joins this process's standard input and output to streams. Returns how to take it back. */
+export function joinTerminal(
+  streams: Omit<ContainerStreams, 'ended'>,
+  { terminal, input, output, resize }: JoinOptions,
+): () => void {
   const { stdin } = process;
-  const streams = await client.containers.attach(id, call);
-  if (terminal) streams.onOutput((_stream, data) => void stdout.write(data));
+  if (output !== undefined) streams.onOutput((stream, data) => void output[stream].write(data));
   const raw = terminal && stdin.isTTY;
-  const resize = (): void => {
-    const { rows, columns } = process.stdout;
-    if (rows > 0 && columns > 0)
-      void Promise.resolve(client.containers.resize(id, rows, columns)).catch(() => undefined);
-  };
   const restore = raw ? makeRaw() : undefined;
+  const onResize = (): void => {
+    const { rows, columns } = process.stdout;
+    if (rows > 0 && columns > 0) void Promise.resolve(resize(rows, columns)).catch(() => undefined);
+  };
   if (raw) {
-    resize();
-    process.stdout.on('resize', resize);
+    onResize();
+    process.stdout.on('resize', onResize);
   }
   const onData = (data: Buffer): void => void streams.write(data).catch(() => undefined);
   const onEnd = (): void => streams.end();
-  stdin.on('data', onData).on('end', onEnd);
-  return {
-    drained: terminal ? streams.ended : Promise.resolve(),
-    close() {
-      restore?.();
-      process.stdout.off('resize', resize);
-      stdin.off('data', onData).off('end', onEnd).pause();
-      streams.close();
-    },
+  if (input) stdin.on('data', onData).on('end', onEnd);
+  return () => {
+    restore?.();
+    process.stdout.off('resize', onResize);
+    stdin.off('data', onData).off('end', onEnd).pause();
+    streams.close();
   };
 }
 

@@ -105,6 +105,13 @@ describe('the berth command', () => {
         const script = 'trap "echo bye; exit 3" TERM; i=0; while :; do i=$((i+1)); echo line $i; sleep 0.1; done';
         ok(await agent.berth('run', '-d', '--name', 'bg', image, 'sh', '-c', script));
         assert.equal((await agent.berth('exec', 'bg', 'sh', '-c', 'echo in; exit 4')).code, 4);
+        const typed = await shell(
+          `printf 'a b' | ${berthCommand} exec -i bg sh -c 'cat; echo err >&2; exit 6'`,
+          agent.env,
+        );
+        assert.deepEqual(typed, { code: 6, stdout: 'a b', stderr: 'err\n' });
+        const terminal = `${berthCommand} exec -t bg sh -c 'stty size; read -r word; echo got $word'`;
+        assert.match(await inTerminal(terminal, agent.env, 'typed\n'), /got typed\r\n/);
         assert.match((await agent.berth('rm', 'bg')).stderr, /is running/);
         const following = agent.berth('logs', '-f', 'bg');
         await sleep(300);
@@ -207,6 +214,14 @@ function makeRootfs(): string {
   fs.copyFileSync('/bin/busybox', join(rootfs, 'bin/busybox'));
   for (const name of ['sh', 'cat', 'tty']) fs.symlinkSync('busybox', join(rootfs, 'bin', name));
   return rootfs;
+}
+
+function shell(command: string, env: Readonly<Record<string, string>>): Promise<CommandResult> {
+  return new Promise((resolve) => {
+    execFile('sh', ['-c', command], { env: { ...process.env, ...env } }, (error, stdout, stderr) =>
+      resolve({ code: Number(error?.code ?? 0), stdout, stderr }),
+    );
+  });
 }
 
 /** What a terminal shows of a command that is typed `input` once it runs. */

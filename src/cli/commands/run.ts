@@ -118,9 +118,7 @@ async function waitFor(context: Context, client: RuntimeClient, id: string, requ
   const stop = (): void => void stopQuietly(context, client, id);
   context.signal.addEventListener('abort', stop, { once: true });
   if (context.signal.aborted) stop();
-  const input = request.interactive
-    ? await joinTerminal(client, id, { terminal: request.terminal, stdout: context.stdout, call: fresh(context) })
-    : undefined;
+  const joined = request.interactive ? await joinStreams(context, client, id, request) : undefined;
   try {
     if (!request.terminal) {
       const path = join(request.logDirectory, `${request.name}.log`);
@@ -129,13 +127,23 @@ async function waitFor(context: Context, client: RuntimeClient, id: string, requ
     }
     let exit = await exitOf();
     for (; exit === undefined; exit = await exitOf()) await sleep(pollMs);
-    await input?.drained;
+    await joined?.drained;
     if (exit.reason === 'OOMKilled') context.stderr.write('berth: killed, out of memory\n');
     return exit.code;
   } finally {
-    input?.close();
+    joined?.leave();
     context.signal.removeEventListener('abort', stop);
   }
+}
+
+/** The terminal shows output itself; without one the log does, which has all of it from the beginning. */
+async function joinStreams(context: Context, client: RuntimeClient, id: string, { terminal }: RunRequest) {
+  const streams = await client.containers.attach(id, fresh(context));
+  const resize = async (rows: number, columns: number): Promise<void> =>
+    await client.containers.resize(id, rows, columns);
+  const output = terminal ? { output: { stdout: context.stdout, stderr: context.stderr } } : {};
+  const leave = joinTerminal(streams, { terminal, input: true, resize, ...output });
+  return { leave, drained: terminal ? streams.ended : Promise.resolve() };
 }
 
 /** Work after an interrupt must not be under the interrupted signal. */

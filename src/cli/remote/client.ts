@@ -2,7 +2,8 @@ import { request as httpRequest, type IncomingMessage } from 'node:http';
 import { createInterface } from 'node:readline';
 import type { Call } from '../../kit/call.js';
 import { RuntimeError } from '../../kit/errors.js';
-import { attachRemote } from './attach.js';
+import type { ExecCommand } from '../../runtime/facade.js';
+import { attachRemote, execRemote } from './streams.js';
 import type { RuntimeClient } from './client-types.js';
 import { callMark, decode, decodeError, encode, progressMark, undefinedMark, type WireLine } from './wire.js';
 
@@ -23,13 +24,16 @@ export function agentAnswers(socketPath: string): Promise<boolean> {
 export function remoteRuntime(socketPath: string, release: string): RuntimeClient {
   const send = (method: string, args: readonly unknown[]): Promise<unknown> =>
     callRemote({ socketPath, release, method, args });
+  const attach = (id: string, { signal }: Call): unknown => attachRemote(socketPath, id, signal);
+  const exec = (id: string, command: ExecCommand, { signal }: Call): unknown =>
+    execRemote(socketPath, id, command, signal);
   const at = (path: string): unknown =>
     new Proxy((...args: readonly unknown[]) => send(path, args), {
       get(target, name) {
         if (typeof name !== 'string' || name === 'then') return Reflect.get(target, name) as unknown;
         if (path === '' && name === 'close') return () => Promise.resolve();
-        if (path === 'containers' && name === 'attach')
-          return (id: string, call: Call) => attachRemote(socketPath, id, call);
+        if (path === 'containers' && name === 'attach') return attach;
+        if (path === 'containers' && name === 'exec') return exec;
         return at(path === '' ? name : `${path}.${name}`);
       },
     });

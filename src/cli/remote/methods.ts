@@ -8,7 +8,7 @@ export type Method =
   | 'runtimeConfig'
   | 'updateRuntimeConfig';
 
-/** What the admin socket offers of the facade. `containers.attach` has a connection of its own (`attach.ts`). */
+/** What the admin socket offers of the facade. `attach` and `exec` have connections of their own (`streams.ts`). */
 export const methods: ReadonlySet<string> = new Set<Method>([
   'sandboxes.run',
   'sandboxes.stop',
@@ -17,6 +17,8 @@ export const methods: ReadonlySet<string> = new Set<Method>([
   'sandboxes.list',
   'sandboxes.inspect',
   'sandboxes.plan',
+  'sandboxes.stats',
+  'sandboxes.listStats',
   'containers.create',
   'containers.start',
   'containers.stop',
