@@ -22,6 +22,6 @@ if command -v make >/dev/null 2>&1 && command -v gcc >/dev/null 2>&1; then
     make --silent -C src/native/unpack
 else
     compile build/shim/berth-shim src/native/shim
-    compile build/berth-unpack src/native/unpack
+    compile build/unpack/berth-unpack src/native/unpack
 fi
 compile build/demo/hello scripts/demo
