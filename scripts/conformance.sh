@@ -58,7 +58,9 @@ stop() {
         wait "$agent_pid" 2>/dev/null || true
     fi
     [ -z "$registry_pid" ] || kill "$registry_pid" 2>/dev/null || true
-    find /sys/fs/cgroup -maxdepth 2 -type d -name "berth-conf-$$" -exec find {} -depth -type d -exec rmdir {} + \; 2>/dev/null || true
+    for group in /sys/fs/cgroup/*/berth-conf-$$ /sys/fs/cgroup/berth-conf-$$; do
+        [ ! -d "$group" ] || find "$group" -depth -type d -exec rmdir {} +
+    done
     rm -rf "$dir"
     exit "$status"
 }

@@ -1,4 +1,4 @@
-import { execFile, spawn, type ChildProcess } from 'node:child_process';
+import { execFile, spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { randomBytes, randomInt } from 'node:crypto';
 import { existsSync, mkdirSync, mkdtempSync, openSync, readdirSync, readFileSync, rmdirSync, rmSync } from 'node:fs';
 import { networkInterfaces, tmpdir } from 'node:os';
@@ -213,7 +213,14 @@ function leftovers({ dir, bridge, cgroup }: Place): string[] {
     ...netns.map((name) => `network namespace ${name}`),
     ...cgroups.map((path) => `cgroup ${path}`),
     ...(existsSync(`/sys/class/net/${bridge}`) ? [`bridge ${bridge}`] : []),
+    ...firewallTables().filter((line) => line.endsWith(` ${bridge}`)),
   ];
+}
+
+/** `table ip NAME` each; nothing where nft is not installed. */
+function firewallTables(): string[] {
+  const { stdout } = spawnSync('nft', ['list', 'tables'], { encoding: 'utf8' });
+  return stdout?.split('\n') ?? [];
 }
 
 function commandLine(pid: string): string {
