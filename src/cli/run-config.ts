@@ -6,7 +6,9 @@ import type {
   PodSandboxConfig,
   PortMapping,
   SandboxSecurity,
+  UserNamespaceOption,
 } from '../runtime/model.js';
+import { parseLines } from '../runtime/idmap/mapping.js';
 import { defaultMaskedPaths, defaultReadonlyPaths } from '../runtime/spec/defaults.js';
 import { readBytes } from '../config/key.js';
 
@@ -43,6 +45,13 @@ export function runPodConfig({ name, uid, logDirectory, args }: RunRequest): Pod
     sysctls: {},
     security: sandboxSecurity(args),
   };
+}
+
+/** Shows the volumes by the ids that the pod got. */
+export function withVolumesMapped(config: ContainerConfig, ids: UserNamespaceOption | undefined): ContainerConfig {
+  if (ids?.mode !== 'pod') return config;
+  const maps = { uidMappings: ids.uids, gidMappings: ids.gids };
+  return { ...config, mounts: config.mounts.map((mount) => ({ ...mount, ...maps })) };
 }
 
 export function runContainerConfig(request: RunRequest): ContainerConfig {
@@ -101,7 +110,19 @@ function namespaces(args: Arguments): NamespaceOptions {
     if (value !== 'pod' && value !== 'host') throw new UsageError(`--${flag} must be pod or host, not "${value}"`);
     return value === 'host' ? 'node' : 'pod';
   };
-  return { network: share('net'), ipc: share('ipc'), pid: share('pid') === 'node' ? 'node' : 'container' };
+  return {
+    network: share('net'),
+    ipc: share('ipc'),
+    pid: share('pid') === 'node' ? 'node' : 'container',
+    ...userNamespace(args.value('userns')),
+  };
+}
+
+/** `auto` leaves the choice of ids to the runtime; one map stands for uids and gids. */
+function userNamespace(given: string | undefined): { userns?: UserNamespaceOption } {
+  if (given === undefined || given === 'host') return {};
+  const lines = given === 'auto' ? [] : parseLines(given, '--userns');
+  return { userns: { mode: 'pod', uids: lines, gids: lines } };
 }
 
 function userOf(user: string | undefined): { runAsUser?: number; runAsGroup?: number; runAsUsername?: string } {

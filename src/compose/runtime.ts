@@ -11,6 +11,7 @@ import { openUserNamespace } from '../native/user-namespace.js';
 import type { Cgroups } from '../runtime/cgroups/types.js';
 import { openCgroups } from '../runtime/cgroups/cgroups.js';
 import type { Runtime } from '../runtime/facade.js';
+import { openRanges } from '../runtime/idmap/ranges.js';
 import { probeUserNamespaces } from '../runtime/idmap/support.js';
 import type { ExplainFailure } from '../runtime/launch/plan-failed.js';
 import { openSupervisor } from '../runtime/launch/supervisor.js';
@@ -111,6 +112,7 @@ export async function openRuntime(config: Config, observer: Observer): Promise<O
     images,
     snapshots,
     seccomp,
+    idRanges: openRanges(config.userns),
     userNamespaces: probeUserNamespaces({
       native,
       kernel,
@@ -196,7 +198,8 @@ function settingsOf(config: Config, kernel: KernelFacts): RuntimeSettings {
     },
     defaultCapabilities: runtime.capabilities.map((name) => (name.startsWith('CAP_') ? name : `CAP_${name}`)),
     rlimits: runtime.rlimits,
-    handlers: [runtime.defaultHandler],
+    handlers: [...new Set([runtime.defaultHandler, ...config.userns.handlers])],
+    usernsHandlers: config.userns.handlers,
   };
 }
 

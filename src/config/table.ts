@@ -109,6 +109,15 @@ export const table = {
     }),
   },
 
+  userns: {
+    handlers: list([], 'Further runtime handlers: their pods get user namespaces even where nobody asks for one.'),
+    ranges: list([], 'Host ids for user namespaces that we choose, as START:SIZE. Empty: those of the user below.', {
+      check: idRanges,
+    }),
+    user: string('berth', 'Whose lines of /etc/subuid and /etc/subgid are used without ranges.', { check: notEmpty }),
+    size: integer(65_536, 'Ids of each user namespace that we choose.', { min: 1, max: 0xffff_fffe }),
+  },
+
   log: {
     level: choice(['debug', 'info', 'warn', 'error'], 'info', 'Least severe messages written.', { reloadable: true }),
     format: choice(['json', 'text'], 'json', 'One JSON object a line, or lines for people.'),
@@ -162,6 +171,11 @@ function linkName(value: string): string | undefined {
 function capabilityNames(value: readonly string[]): string | undefined {
   const wrong = value.find((name) => !/^(CAP_)?[A-Z_]+$/.test(name));
   return wrong === undefined ? undefined : `"${wrong}" is no capability name`;
+}
+
+function idRanges(value: readonly string[]): string | undefined {
+  const wrong = value.find((range) => !/^[1-9]\d{0,9}:[1-9]\d{0,9}$/.test(range));
+  return wrong === undefined ? undefined : `"${wrong}" is not START:SIZE`;
 }
 
 function url(value: string): string | undefined {

@@ -1,6 +1,7 @@
 import type { HostPaths, RuntimeSettings } from './settings.js';
 import type { Cgroups } from './cgroups/types.js';
 import type { Shim } from './launch/shim.js';
+import type { IdRanges } from './idmap/ranges.js';
 import type { UserNamespaceSupport } from './idmap/support.js';
 import type { Image } from './model.js';
 import type { PodNetwork } from './network/pod-network.js';
@@ -29,6 +30,7 @@ export interface Parts {
   readonly kernel: KernelFacts;
   readonly seccomp: SeccompParts;
   readonly userNamespaces: UserNamespaceSupport;
+  readonly idRanges: IdRanges;
   readonly templates: JoinTemplates;
 }
 

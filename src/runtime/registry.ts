@@ -1,7 +1,7 @@
 import { RuntimeError, notFound } from '../kit/errors.js';
 import type { ContainerView, SandboxView } from './facade.js';
 import { containerChanges, sandboxChanges, type ChangeType, type StateChange } from './state/changes.js';
-import type { ContainerState, ExitRecord } from './model.js';
+import type { ContainerState, ExitRecord, PodSandboxConfig } from './model.js';
 import type { Shim } from './launch/shim.js';
 import { Names, containerName, sandboxName } from './state/names.js';
 import type { ContainerRecord, SandboxRecord } from './state/records.js';
@@ -222,10 +222,18 @@ export class Registry {
   }
 }
 
+/** The maps a pod has are told, whoever chose them. */
+function effectiveConfig({ config, mappings }: SandboxRecord): PodSandboxConfig {
+  if (mappings === undefined) return config;
+  const { security } = config;
+  const namespaces = { ...security.namespaces, userns: { mode: 'pod' as const, ...mappings } };
+  return { ...config, security: { ...security, namespaces } };
+}
+
 /** READY while its namespaces and shim serve; everything else is NOTREADY. */
 export const sandboxView = (record: SandboxRecord): SandboxView => ({
   id: record.id,
-  config: record.config,
+  config: effectiveConfig(record),
   runtimeHandler: record.runtimeHandler,
   state: record.stage === 'ready' ? 'ready' : 'not-ready',
   createdAt: record.createdAt,

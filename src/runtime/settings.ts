@@ -22,6 +22,8 @@ export interface RuntimeSettings {
   readonly rlimits: Readonly<Record<string, string>>;
   /** Names a RunPodSandbox may ask for; '' is the default and always allowed. */
   readonly handlers: readonly string[];
+  /** Those of `handlers` whose pods get a user namespace without asking. */
+  readonly usernsHandlers: readonly string[];
 }
 
 /**

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import {
   chmodSync,
   chownSync,
+  copyFileSync,
   lstatSync,
   mkdirSync,
   readFileSync,
@@ -15,6 +16,7 @@ import type { ContainerConfig, PodSandboxConfig } from '../../src/runtime/model.
 import {
   call,
   containerConfig,
+  logText,
   makeTestHost,
   podConfig,
   runToEnd,
@@ -32,7 +34,7 @@ describe('pods in user namespaces', function () {
   const pods: string[] = [];
 
   before(async () => {
-    testHost = makeTestHost();
+    testHost = makeTestHost({ 'userns-handlers': 'own', 'userns-ranges': '30000000:131072' });
     host = await testHost.open();
     clean = traces(testHost);
   });
@@ -43,10 +45,14 @@ describe('pods in user namespaces', function () {
     assert.deepEqual(await host.runtime.maintenance.orphans(), []);
   });
 
-  const run = async (options = namespaces(), changes: Partial<PodSandboxConfig> = {}): Promise<string> => {
+  const run = async (
+    options = namespaces(),
+    changes: Partial<PodSandboxConfig> = {},
+    runtimeHandler = '',
+  ): Promise<string> => {
     const config = podConfig(testHost.dir, changes);
     const security = { ...config.security, ...changes.security, namespaces: options };
-    const id = await host.runtime.sandboxes.run({ config: { ...config, security }, runtimeHandler: '' }, call());
+    const id = await host.runtime.sandboxes.run({ config: { ...config, security }, runtimeHandler }, call());
     pods.push(id);
     return id;
   };
@@ -221,6 +227,66 @@ describe('pods in user namespaces', function () {
       host = await testHost.open();
       assert.equal((await exec(id, 'id', '-u')).stdout, '0\n');
       await assert.rejects(run(), /in use by pod test\/pod-/);
+    });
+  });
+
+  describe('ids of our own choice', () => {
+    const chosen = (pod: string) => {
+      const option = host.runtime.sandboxes.status(pod).config.security.namespaces.userns;
+      return [option?.mode, option?.uids[0]?.hostId, option?.gids[0]?.hostId, option?.uids[0]?.size];
+    };
+    const { userns: _, ...none } = namespaces();
+
+    it('are given to every pod of a handler that says so, told in its status, and given back', async () => {
+      const first = await run(none, {}, 'own');
+      const second = await run(none, {}, 'own');
+      assert.deepEqual(chosen(first), ['pod', 30_000_000, 30_000_000, 65536]);
+      assert.deepEqual(chosen(second), ['pod', 30_065_536, 30_065_536, 65536]);
+      const script = 'id -u; cat /proc/self/uid_map | tr -s " "';
+      assert.equal(await output(first, container(script, {}, none)), '0\n 0 30000000 65536\n');
+      await assert.rejects(run(none, {}, 'own'), /no 65536 uids are left of userns\.ranges/);
+      await host.runtime.sandboxes.remove(first, call());
+      assert.equal(chosen(await run(none, {}, 'own'))[1], 30_000_000);
+    });
+
+    it('are given to pods at once without ever the same', async () => {
+      const both = await Promise.all([run(none, {}, 'own'), run(none, {}, 'own')]);
+      assert.deepEqual(both.map((pod) => chosen(pod)[1]).sort(), [30_000_000, 30_065_536]);
+    });
+
+    it('are given where the pod asks without saying which; what it asks for itself comes first', async () => {
+      const open = namespaces({ userns: { mode: 'pod', uids: [], gids: [] } });
+      const pod = await run(open);
+      assert.equal(chosen(pod)[1], 30_000_000);
+      assert.equal(await output(pod, container('id -u', {}, open)), '0\n');
+      assert.equal(chosen(await run(namespaces(), {}, 'own'))[1], 1_000_000);
+      assert.equal(chosen(await run(none))[0], undefined);
+    });
+
+    it('map a directory that is the root without touching it', async () => {
+      const root = directory('unmanaged');
+      mkdirSync(join(root, 'bin'), { recursive: true });
+      copyFileSync('/bin/busybox', join(root, 'bin/busybox'));
+      chmodSync(join(root, 'bin/busybox'), 0o755);
+      chownSync(join(root, 'bin/busybox'), 3, 4);
+      const pod = await run(none, {}, 'own');
+      const config = {
+        ...container('', {}, none),
+        command: ['/bin/busybox', 'sh', '-c', 'stat -c "%u:%g" / /bin/busybox; echo x > /made; chown 5:6 /made'],
+      };
+      const id = await host.runtime.containers.create({ sandboxId: pod, config, rootfs: root }, call());
+      await host.runtime.containers.start(id, call());
+      assert.ok(await host.parts.registry.waitForExit(id, 20_000));
+      assert.equal(logText(host.runtime.containers.status(id).logPath), '0:0\n3:4\n');
+      assert.deepEqual([statSync(join(root, 'made')).uid, statSync(join(root, 'made')).gid], [5, 6]);
+      assert.deepEqual([statSync(root).uid, statSync(join(root, 'bin/busybox')).uid], [0, 3]);
+      await assert.rejects(
+        host.runtime.containers.create(
+          { sandboxId: pod, config: container('true', {}, none), rootfs: '/proc' },
+          call(),
+        ),
+        /rootfs: \/proc: file system proc/,
+      );
     });
   });
 

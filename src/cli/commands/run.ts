@@ -9,7 +9,7 @@ import type { Context } from '../context.js';
 import { logBytes, readLog } from '../log-lines.js';
 import { pullProgress } from '../progress.js';
 import type { RuntimeClient } from '../remote/client-types.js';
-import { runContainerConfig, runPodConfig, type RunRequest } from '../run-config.js';
+import { runContainerConfig, runPodConfig, withVolumesMapped, type RunRequest } from '../run-config.js';
 import { joinTerminal } from '../terminal.js';
 
 export const run: Command = {
@@ -31,6 +31,7 @@ export const run: Command = {
     net: { about: 'network: pod or host', value: 'MODE' },
     pid: { about: 'process ids: pod or host', value: 'MODE' },
     ipc: { about: 'shared memory and queues: pod or host', value: 'MODE' },
+    userns: { about: 'user namespace: auto, or CONTAINER:HOST:SIZE[,…] for uids and gids', value: 'MAP' },
     memory: { about: 'memory limit, like 512MiB', short: 'm', value: 'BYTES' },
     cpus: { about: 'CPU limit, like 0.5', value: 'N' },
     'cap-add': { about: 'capability to add', value: 'NAME', multiple: true },
@@ -43,7 +44,7 @@ export const run: Command = {
   async run(context, args) {
     const request = readRequest(context, args);
     const pod = runPodConfig(request);
-    const config = runContainerConfig(request);
+    const planned = runContainerConfig(request);
     const client = await context.connect({ share: true });
     if (request.rootfs === undefined) await haveImage(context, client, request);
     mkdirSync(request.logDirectory, { recursive: true, mode: 0o700 });
@@ -52,6 +53,8 @@ export const run: Command = {
     let keep = false;
     try {
       const rootfs = request.rootfs === undefined ? {} : { rootfs: request.rootfs };
+      const { userns } = (await client.sandboxes.status(sandboxId)).config.security.namespaces;
+      const config = withVolumesMapped(planned, userns);
       const input = { sandboxId, config, sandboxConfig: pod, ...rootfs };
       const id = await client.containers.create(input, context.call());
       await client.containers.start(id, context.call());

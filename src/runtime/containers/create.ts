@@ -25,7 +25,7 @@ import { openToMappedRoot } from '../sandbox/run.js';
 import { shmName } from '../sandbox/shim-events.js';
 import { gatherDevices, gatherMounts, gatherUserDatabase } from './gather.js';
 import { launchFacts } from './launch-facts.js';
-import { checkIdmaps, checkVolumes, isForEveryone } from './user-namespace.js';
+import { checkIdmaps, checkRootfs, checkVolumes, isForEveryone } from './user-namespace.js';
 import { apparmorFor, seccompFor } from './profiles.js';
 import { encodeSpec } from './spec-json.js';
 
@@ -193,6 +193,7 @@ async function build(
   const { security } = input.config;
   const config = { ...input.config, mounts: await gatherMounts(input.config.mounts) };
   checkIdmaps(config.mounts, deps.userNamespaces);
+  if (sandbox.mappings !== undefined && input.rootfs !== undefined) checkRootfs(input.rootfs, deps.userNamespaces);
   const devices = await gatherDevices(
     config.devices,
     security.privileged,
@@ -201,6 +202,7 @@ async function build(
   const namespaces = containerNamespaces(sandbox.config.security.namespaces, security.namespaces, {
     // The hierarchy can be mounted by who owns the namespace it is seen in.
     cgroupNamespace: deps.cgroups.layout.version === 'v2' && (!security.privileged || sandbox.mappings !== undefined),
+    userNamespace: sandbox.mappings !== undefined,
   });
   checkTarget(namespaces.pid, sandbox.id, deps);
   const spec = containerSpec({

@@ -23,5 +23,11 @@ export function checkIdmaps(mounts: readonly Mount[], support: UserNamespaceSupp
   });
 }
 
+/** A directory given as the root is idmapped with what is mounted below it; nothing in it ever changes its owner. */
+export function checkRootfs(rootfs: string, support: UserNamespaceSupport): void {
+  const refusal = support.refusal(rootfs, true);
+  if (refusal !== undefined) throw invalid('rootfs', `${rootfs}: ${refusal}`);
+}
+
 /** Nodes are bound with their owners, whom the namespace does not know: those only owners may open are of no use. */
 export const isForEveryone = ({ fileMode }: HostDevice): boolean => ((fileMode ?? 0) & 0o006) !== 0;

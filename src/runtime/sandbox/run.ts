@@ -18,7 +18,7 @@ import { admitSysctls, sandboxNamespaces, sysctlPath } from '../spec/namespaces.
 import { shimCgroup } from '../settings.js';
 import type { SandboxRecord } from '../state/records.js';
 import { shmName, takeUpShim } from './shim-events.js';
-import { podMappings, refuseOverlap } from './user-namespace.js';
+import { namespacesWanted, podMappings, refuseOverlap } from './user-namespace.js';
 
 export interface RunPodSandboxInput {
   readonly config: PodSandboxConfig;
@@ -27,7 +27,16 @@ export interface RunPodSandboxInput {
 
 export type RunPodSandboxDeps = Pick<
   Parts,
-  'settings' | 'paths' | 'host' | 'registry' | 'residue' | 'cgroups' | 'shims' | 'network' | 'userNamespaces'
+  | 'settings'
+  | 'paths'
+  | 'host'
+  | 'registry'
+  | 'residue'
+  | 'cgroups'
+  | 'shims'
+  | 'network'
+  | 'userNamespaces'
+  | 'idRanges'
 >;
 
 /**
@@ -40,20 +49,23 @@ export async function runPodSandbox(input: RunPodSandboxInput, deps: RunPodSandb
   const observer = new StepRecorder(call.observer);
   const undo = new Undo(observer);
   const id = host.newId();
-  const namespaces = sandboxNamespaces(config.security.namespaces);
-  const mappings = podMappings(config, deps);
-  const sysctls = admittedSysctls(config, mappings, deps);
+  const wanted = namespacesWanted(config.security.namespaces, input.runtimeHandler, deps);
+  const namespaces = sandboxNamespaces(wanted);
+  const admitted = admittedSysctls(config, deps);
   const cgroup = podCgroup(config, id, deps);
 
   try {
-    await undo.step(
+    const mappings = await undo.step(
       'reserve name and record',
       () => {
-        refuseOverlap(mappings, deps);
-        registry.addSandbox(firstRecord(id, input, cgroup, mappings, host));
+        const own = podMappings(wanted, deps);
+        refuseOverlap(own, deps);
+        registry.addSandbox(firstRecord(id, input, cgroup, own, host));
+        return own;
       },
       () => registry.deleteSandbox(id),
     );
+    const sysctls = admitted.map(([name, value]) => [name, mappedSysctl(name, value, mappings)] as const);
     await undo.step(
       'make pod directory',
       () => makePodDirectory(id, mappings, deps),
@@ -142,20 +154,16 @@ function firstRecord(
 }
 
 /** Defaults of the configuration apply where the pod has the namespace and does not say otherwise. */
-function admittedSysctls(
-  config: PodSandboxConfig,
-  mappings: IdMappings | undefined,
-  deps: RunPodSandboxDeps,
-): [string, string][] {
+function admittedSysctls(config: PodSandboxConfig, deps: RunPodSandboxDeps): [string, string][] {
   const asked = admitSysctls(config.sysctls, config.security.namespaces);
   if (config.security.namespaces.network !== 'pod') return asked;
   const names = new Set(asked.map(([name]) => name));
   const defaults = Object.entries(deps.settings.defaultSysctls).filter(([name]) => !names.has(name));
-  return [...defaults.map(([name, value]): [string, string] => [name, mappedDefault(name, value, mappings)]), ...asked];
+  return [...defaults, ...asked];
 }
 
 /** A range of groups may only name groups that the pod's user namespace has. */
-function mappedDefault(name: string, value: string, mappings: IdMappings | undefined): string {
+function mappedSysctl(name: string, value: string, mappings: IdMappings | undefined): string {
   const range = /^(\d+)\s+(\d+)$/.exec(value);
   if (mappings === undefined || name !== 'net.ipv4.ping_group_range' || range === null) return value;
   const last = lastFromZero(mappings.gids);

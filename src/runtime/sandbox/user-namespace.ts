@@ -1,21 +1,37 @@
 import { invalid } from '../../kit/errors.js';
 import { faultOf, linesOf, overlap, type IdKind, type IdMappings } from '../idmap/mapping.js';
 import { requireUserNamespaces } from '../idmap/support.js';
-import type { PodSandboxConfig } from '../model.js';
+import type { NamespaceOptions } from '../model.js';
 import type { Parts } from '../parts.js';
 import { checkUserNamespace, hasUserNamespace } from '../spec/namespaces.js';
 
-type UserNamespaceDeps = Pick<Parts, 'registry' | 'userNamespaces'>;
+type UserNamespaceDeps = Pick<Parts, 'registry' | 'userNamespaces' | 'idRanges' | 'settings'>;
 
 const field = 'config.linux.security_context.namespace_options';
 
-/** The maps of a pod's user namespace, checked; undefined without one. */
-export function podMappings(config: PodSandboxConfig, deps: UserNamespaceDeps): IdMappings | undefined {
-  const options = config.security.namespaces;
+/** What a pod asks for with what its handler gives it anyway. */
+export function namespacesWanted(
+  asked: NamespaceOptions,
+  runtimeHandler: string,
+  deps: Pick<Parts, 'settings'>,
+): NamespaceOptions {
+  if (hasUserNamespace(asked) || !deps.settings.usernsHandlers.includes(runtimeHandler)) return asked;
+  return { ...asked, userns: { mode: 'pod', uids: [], gids: [] } };
+}
+
+/**
+ * The maps of a pod's user namespace, checked, or chosen where it leaves that to us; undefined without one. They are the
+ * pod's as soon as its record is there: whoever calls this writes it at once.
+ */
+export function podMappings(options: NamespaceOptions, deps: UserNamespaceDeps): IdMappings | undefined {
   if (!hasUserNamespace(options)) return undefined;
   checkUserNamespace(options, field);
   requireUserNamespaces(deps.userNamespaces);
   const mappings = { uids: options.userns?.uids ?? [], gids: options.userns?.gids ?? [] };
+  if (mappings.uids.length === 0 && mappings.gids.length === 0) {
+    const taken = [...deps.registry.sandboxes()].flatMap(({ record }) => record.mappings ?? []);
+    return deps.idRanges.allocate(taken);
+  }
   for (const kind of ['uid', 'gid'] as const) {
     const fault = faultOf(linesOf(mappings, kind));
     if (fault !== undefined) throw invalid(`${field}.userns_options.${kind}s`, fault);
@@ -27,7 +43,7 @@ export function podMappings(config: PodSandboxConfig, deps: UserNamespaceDeps): 
  * Refuses ids that a live pod has: whoever is root of both could read and change what belongs to either. A pod that has
  * stopped runs nothing any more; the kubelet may give its ids to the next.
  */
-export function refuseOverlap(mappings: IdMappings | undefined, { registry }: UserNamespaceDeps): void {
+export function refuseOverlap(mappings: IdMappings | undefined, { registry }: Pick<Parts, 'registry'>): void {
   if (mappings === undefined) return;
   for (const { record } of registry.sandboxes()) {
     if (record.mappings === undefined || record.stage === 'stopped') continue;

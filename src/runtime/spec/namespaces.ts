@@ -29,7 +29,10 @@ export const hasUserNamespace = (options: NamespaceOptions): boolean => options.
  * neither its /proc nor its message queues. The host's network is possible (its /sys comes as a read-only bind).
  */
 export function checkUserNamespace(options: NamespaceOptions, field: string): void {
-  if (!hasUserNamespace(options)) return;
+  if (hasUserNamespace(options)) refuseHostNamespaces(options, field);
+}
+
+function refuseHostNamespaces(options: NamespaceOptions, field: string): void {
   for (const kind of ['pid', 'ipc'] as const) {
     if (options[kind] !== 'node') continue;
     const reason = "the pod's user namespace has no rights over the host's";
@@ -57,12 +60,13 @@ export interface ContainerNamespaces {
 /**
  * @param sandbox the options the pod was made with; net and ipc of a container are the pod's; it may not ask for the node's where the pod has its own
  * @param options the options of the container
- * @param facts whether the container sees a cgroup namespace of its own: on cgroup v2, unless privileged
+ * @param facts whether the container sees a cgroup namespace of its own: on cgroup v2, unless privileged; and whether
+ *   the pod has a user namespace, which its handler may have given it without being asked
  */
 export function containerNamespaces(
   sandbox: NamespaceOptions,
   options: NamespaceOptions,
-  facts: { readonly cgroupNamespace: boolean },
+  facts: { readonly cgroupNamespace: boolean; readonly userNamespace?: boolean },
 ): ContainerNamespaces {
   const field = 'config.linux.security_context.namespace_options';
   for (const kind of ['network', 'ipc'] as const) {
@@ -71,7 +75,8 @@ export function containerNamespaces(
     }
   }
   checkSameUserNamespace(sandbox, options, `${field}.userns_options`);
-  checkUserNamespace({ ...sandbox, pid: options.pid }, field);
+  const userNamespace = facts.userNamespace ?? hasUserNamespace(sandbox);
+  if (userNamespace) refuseHostNamespaces({ ...sandbox, pid: options.pid }, field);
   const net = fromPodOrHost(sandbox.network);
   return {
     net,
@@ -80,7 +85,7 @@ export function containerNamespaces(
     pid: pidNamespace(sandbox, options, `${field}.pid`),
     mnt: { from: 'new' },
     cgroup: { from: facts.cgroupNamespace ? 'new' : 'host' },
-    user: { from: hasUserNamespace(sandbox) ? 'pod' : 'host' },
+    user: { from: userNamespace ? 'pod' : 'host' },
   };
 }
 
