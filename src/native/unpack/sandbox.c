@@ -8,6 +8,7 @@
 #include <linux/capability.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <signal.h>
 #include <stddef.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -81,5 +82,8 @@ void confine(void)
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
         host_error("set", "no_new_privs");
     drop_capabilities();
+    /* Nobody is left to want the layer when the agent is gone. */
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
+        host_error("set", "parent death signal");
     filter_syscalls();
 }

@@ -60,9 +60,9 @@ export async function pullImage(input: PullInput, deps: PullDeps, call: Call, on
   const { observer, signal } = call;
   const session = await deps.registry.session(reference, input.auth);
   const current = await observer.step('compare with the local image', () =>
-    unchanged(reference, session, deps, signal),
+    unchanged(reference, input.annotations, session, deps, signal),
   );
-  if (current !== undefined) return deps.store.add({ ...current, annotations: input.annotations });
+  if (current !== undefined) return current;
   const found = await observer.step('resolve manifest', () => findManifest(reference, session, deps, signal));
   return await deps.leases.during(async (lease) => {
     lease.blobs(blobsOf(found));
@@ -79,19 +79,23 @@ export async function pullImage(input: PullInput, deps: PullDeps, call: Call, on
   });
 }
 
-/** The record of an image that is here already, when the registry says that the tag has not moved since. */
+/**
+ * The image that is here already, when the registry says that the tag has not moved since. What is found and what is
+ * recorded belong to one turn: the image may have been removed while the registry was asked.
+ */
 async function unchanged(
   reference: Reference,
+  annotations: StringMap,
   session: RegistrySession,
   deps: PullDeps,
   signal: AbortSignal,
-): Promise<ImageRecord | undefined> {
-  const image = deps.store.resolve(formatReference(reference));
-  if (image === undefined) return undefined;
+): Promise<Image | undefined> {
+  const id = deps.store.resolve(formatReference(reference))?.id;
+  if (id === undefined) return undefined;
   const digest = await session.head(reference.digest ?? reference.tag ?? 'latest', signal);
-  const record = deps.store.get(image.id);
-  const name = `${reference.host}/${reference.path}@${digest}`;
-  return digest !== undefined && record?.digests.includes(name) === true ? record : undefined;
+  const record = deps.store.get(id);
+  const [name = ''] = digest === undefined ? [] : namesFor(reference, digest).digests;
+  return record?.digests.includes(name) === true ? deps.store.add({ ...record, annotations }) : undefined;
 }
 
 async function findManifest(

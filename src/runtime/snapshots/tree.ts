@@ -20,10 +20,17 @@ async function removeBelow(path: string, device: number, isDirectory: boolean): 
   const st = await lstatOrNothing(path);
   if (st === undefined) return;
   if (st.dev !== device) throw new RuntimeError('wrong-state', `remove ${path}: something is mounted there`);
-  for await (const entry of await opendir(path, { bufferSize: 256 })) {
-    await removeBelow(join(path, entry.name), device, entry.isDirectory());
+  for (let tries = 0; ; tries++) {
+    for await (const entry of await opendir(path, { bufferSize: 256 })) {
+      await removeBelow(join(path, entry.name), device, entry.isDirectory());
+    }
+    try {
+      return await ignoreMissing(rmdir(path));
+    } catch (error) {
+      /* A helper of a killed agent may write its last file while we delete. */
+      if (!isErrno(error, 'ENOTEMPTY') || tries === 5) throw error;
+    }
   }
-  await ignoreMissing(rmdir(path));
 }
 
 /** Bytes and inodes of a tree; hard links count once. Entries that vanish meanwhile are not counted. */
