@@ -62,6 +62,7 @@ export function createRuntime(options: RuntimeOptions): Runtime {
       ...options.facts,
       network: parts.network.info(),
       residue: parts.residue.list(),
+      userNamespaces: { supported: parts.userNamespaces.supported, reason: parts.userNamespaces.reason },
       requestsUnderWay: joined
         .underway()
         .map(({ name, since }) => ({ name, ageMs: Math.round(performance.now() - since) })),

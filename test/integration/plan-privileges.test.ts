@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { spawnSync } from 'node:child_process';
 import {
   existsSync,
@@ -272,14 +273,22 @@ describe('launch plans and privileges', function () {
         { destination: '/a', source: volume, options: ['bind', 'idmap'] },
         { destination: '/b', source: volume, options: ['bind'], uidMappings: line, gidMappings: line },
         { destination: '/c', source: volume, options: ['bind'] },
+        { destination: '/d', source: volume, options: ['rbind', 'idmap'] },
+        { destination: '/e', source: volume, options: ['rbind', 'ridmap'] },
       ];
-      const spec = testSpec('stat -c "%u:%g" /a/file /b/file /c/file', { spec: { mounts } });
+      const below = join(volume, 'below');
+      mkdirSync(below);
+      execFileSync('mount', ['-t', 'tmpfs', 'none', below]);
+      writeFileSync(join(below, 'file'), 'x');
+      const files = '/a/file /b/file /c/file /d/file /d/below/file /e/file /e/below/file';
+      const spec = testSpec(`stat -c "%u:%g" ${files}`, { spec: { mounts } });
       const { results, stdout } = await runPlans([{ plan: podPlan }, { plan: compilePlan(spec, facts()) }]);
       assert.deepEqual(
         results.map(({ failure }) => failure),
         ['', ''],
       );
-      assert.equal(stdout, '5:6\n105:106\n65534:65534\n');
+      execFileSync('umount', [below]);
+      assert.equal(stdout, '5:6\n105:106\n65534:65534\n5:6\n65534:65534\n5:6\n0:0\n');
     });
   });
 });

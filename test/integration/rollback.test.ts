@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import type { Observer } from '../../src/kit/observer.js';
 import { silentObserver } from '../../src/kit/observer.js';
+import type { ContainerConfig, NamespaceOptions, PodSandboxConfig } from '../../src/runtime/model.js';
 import {
   call,
   containerConfig,
@@ -10,6 +11,7 @@ import {
   type OpenHost,
   type TestHost,
 } from '../support/runtime.js';
+import { userns } from '../support/userns.js';
 
 /** Fails the n-th step, before or after its work was done. */
 function breaking(n: number, when: 'before' | 'after'): Observer & { readonly broken: () => string | undefined } {
@@ -45,13 +47,24 @@ describe('every step broken once', function () {
   });
   after(() => testHost.destroy());
 
-  for (const when of ['before', 'after'] as const) {
-    it(`RunPodSandbox leaves nothing behind, broken ${when} each step`, async () => {
+  const plain: NamespaceOptions = { network: 'pod', pid: 'pod', ipc: 'pod' };
+  for (const [when, where, options] of [
+    ['before', '', plain],
+    ['after', '', plain],
+    ['before', ' of a user namespace', { ...plain, userns: userns() }],
+    ['after', ' of a user namespace', { ...plain, userns: userns() }],
+  ] as const) {
+    const ofPod = (): PodSandboxConfig => {
+      const config = podConfig(testHost.dir);
+      return { ...config, security: { ...config.security, namespaces: options } };
+    };
+    const ofContainer = (script: string): ContainerConfig =>
+      containerConfig(script, { security: { namespaces: options } });
+
+    it(`RunPodSandbox leaves nothing behind, broken ${when} each step${where}`, async () => {
       const steps: string[] = [];
       const before = traces(testHost);
-      const config = podConfig(testHost.dir, {
-        security: { ...podConfig(testHost.dir).security, namespaces: { network: 'pod', pid: 'pod', ipc: 'pod' } },
-      });
+      const config = ofPod();
       for (let n = 0; n < 40; n++) {
         const observer = breaking(n, when);
         const attempt = host.runtime.sandboxes.run({ config, runtimeHandler: '' }, call(observer));
@@ -72,10 +85,10 @@ describe('every step broken once', function () {
       assert.ok(steps.length >= 8, `only ${steps.join(', ')}`);
     });
 
-    it(`CreateContainer leaves nothing behind, broken ${when} each step`, async () => {
-      const pod = await host.runtime.sandboxes.run({ config: podConfig(testHost.dir), runtimeHandler: '' }, call());
+    it(`CreateContainer leaves nothing behind, broken ${when} each step${where}`, async () => {
+      const pod = await host.runtime.sandboxes.run({ config: ofPod(), runtimeHandler: '' }, call());
       const before = traces(testHost);
-      const config = containerConfig('true');
+      const config = ofContainer('true');
       const steps: string[] = [];
       for (let n = 0; n < 40; n++) {
         const observer = breaking(n, when);
@@ -93,14 +106,11 @@ describe('every step broken once', function () {
       assert.ok(steps.length >= 6, `only ${steps.join(', ')}`);
     });
 
-    it(`StartContainer ends in EXITED or not started, broken ${when} each step`, async () => {
+    it(`StartContainer ends in EXITED or not started, broken ${when} each step${where}`, async () => {
       const before = traces(testHost);
-      const pod = await host.runtime.sandboxes.run({ config: podConfig(testHost.dir), runtimeHandler: '' }, call());
+      const pod = await host.runtime.sandboxes.run({ config: ofPod(), runtimeHandler: '' }, call());
       for (let n = 0; n < 40; n++) {
-        const id = await host.runtime.containers.create(
-          { sandboxId: pod, config: containerConfig('sleep 100') },
-          call(),
-        );
+        const id = await host.runtime.containers.create({ sandboxId: pod, config: ofContainer('sleep 100') }, call());
         const observer = breaking(n, when);
         const failed = await host.runtime.containers.start(id, call(observer)).then(
           () => false,

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import {
   chmodSync,
   chownSync,
@@ -200,8 +201,7 @@ describe('pods in user namespaces', function () {
   describe('the host', () => {
     it('keeps files under mapped ids, the image’s layers as they are, and nothing in its mount table', async () => {
       const pod = await run();
-      const id = await start(pod, container('echo x > /made && chown 7:8 /made && chmod 600 /etc/passwd; sleep 1000'));
-      await exec(id, 'true');
+      const { id } = await runToEnd(host, pod, container('echo x > /made; chown 7:8 /made; chmod 600 /etc/passwd'));
       const { upperDir, lowerDirs } = host.parts.snapshots.snapshot(id) ?? { upperDir: '', lowerDirs: [] };
       const made = statSync(join(upperDir, 'made'));
       assert.deepEqual([made.uid, made.gid], [1_000_007, 2_000_008]);
@@ -378,6 +378,29 @@ describe('pods in user namespaces', function () {
       const mounts = [volume(file, '/etc/secret', { ...maps, readonly: true })];
       const script = 'cat /etc/secret; echo; (echo x > /etc/secret) 2>&1 | grep -o "Read-only"';
       assert.equal(await output(await run(), container(script, { mounts })), 'secret\nRead-only\n');
+    });
+
+    it('can be read-only all the way down, and let the host’s mounts in', async () => {
+      const dir = directory('tree');
+      mkdirSync(join(dir, 'below'), { recursive: true });
+      execFileSync('mount', ['-t', 'tmpfs', 'none', join(dir, 'below')]);
+      try {
+        const pod = await run();
+        const mounts = [
+          volume(dir, '/ro', { ...maps, readonly: true, recursiveReadOnly: true }),
+          volume(dir, '/slave', { ...maps, propagation: 'host-to-container' }),
+        ];
+        const script = '(echo x > /ro/a) 2>&1 | grep -o Read-only; (echo x > /ro/below/a) 2>&1 | grep -o Read-only';
+        const security = { readonlyRootfs: true };
+        const config = container(`${script}; (echo x > /a) 2>&1 | grep -o Read-only; touch /slave/ok`, {
+          mounts,
+          security,
+        });
+        assert.equal(await output(pod, config), 'Read-only\nRead-only\nRead-only\n');
+        assert.equal(statSync(join(dir, 'ok')).uid, 0);
+      } finally {
+        execFileSync('umount', [join(dir, 'below')]);
+      }
     });
 
     it('of file systems that cannot are refused by name before anything starts', async () => {
