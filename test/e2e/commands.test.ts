@@ -27,7 +27,7 @@ describe('the berth command', () => {
     describe(mode, () => {
       let agent: TestAgent;
       before(async () => {
-        agent = await startAgent({ stopped: mode === 'without one' });
+        agent = await startAgent({ stopped: mode === 'without one', env: { BERTH_USERNS_RANGES: '900000:70000' } });
         ok(await agent.berth('image', 'import', layout));
       });
       after(async () => {
@@ -88,6 +88,38 @@ describe('the berth command', () => {
         assert.match(own, / eth0 +inet 10\./);
         assert.ok(!own.includes(host));
         assert.equal(ok(await agent.berth('run', '--rm', '--net', 'host', image, ...netns)), `${host}\n`);
+      });
+
+      it('maps its ids where asked: root inside, nobody outside, volumes and a --rootfs as they are', async () => {
+        const shared = fs.mkdtempSync(join(tmpdir(), 'volume-'));
+        const root = join(shared, 'root');
+        try {
+          fs.mkdirSync(join(root, 'bin'), { recursive: true });
+          fs.copyFileSync('/bin/busybox', join(root, 'bin/busybox'));
+          fs.chmodSync(join(root, 'bin/busybox'), 0o755);
+          const flags = ['run', '--rm', '-v', `${shared}:/v`];
+          const script = 'busybox id -u; busybox tr -s " " < /proc/self/uid_map; busybox touch /v/made /new';
+          const own = await agent.berth(...flags, '--userns', '0:700000:65536', image, 'sh', '-c', script);
+          assert.deepEqual([own.stderr, own.stdout], ['', '0\n 0 700000 65536\n']);
+          fs.renameSync(join(shared, 'made'), join(shared, 'first'));
+          const bare = [
+            '--rootfs',
+            root,
+            'bare',
+            '/bin/busybox',
+            'sh',
+            '-c',
+            script.replaceAll('busybox', '/bin/busybox'),
+          ];
+          const chosen = ok(await agent.berth(...flags, '--userns', 'auto', ...bare));
+          assert.equal(chosen, '0\n 0 900000 65536\n');
+          assert.equal(fs.statSync(join(shared, 'first')).uid, 0);
+          assert.equal(fs.statSync(join(root, 'bin/busybox')).uid, 0);
+          const wrong = await agent.berth('run', '--rm', '--userns', '1:5:9', image, 'true');
+          assert.match(wrong.stderr, /--userns: container id 0 must be mapped/);
+        } finally {
+          fs.rmSync(shared, { recursive: true });
+        }
       });
 
       it('keeps a container that ended, with its log, until it is removed', async () => {
