@@ -17,14 +17,21 @@ export async function openImageParts(
   native: Native,
   observer: Observer,
 ): Promise<{ readonly images: Images; readonly snapshots: Snapshotter }> {
-  const snapshots = await openOverlaySnapshotter({ root: join(config.root, 'snapshots'), observer });
-  const { certsDir, maxConcurrentDownloads, maxConcurrentUnpacks, pinned, platform } = config.images;
+  const snapshots = await openOverlaySnapshotter({
+    root: join(config.root, 'snapshots'),
+    observer,
+    syncFs: (fd) => native.files.syncFs(fd),
+  });
+  const { certsDir, maxConcurrentDownloads, maxConcurrentUnpacks, connectTimeoutMs, stallTimeoutMs, pinned, platform } =
+    config.images;
   const [os, architecture, variant] = platform.split('/');
   const images = await openImages({
     root: config.root,
     certsDir,
     maxConcurrentDownloads,
     maxConcurrentUnpacks,
+    connectTimeoutMs,
+    stallTimeoutMs,
     pinned,
     ...(os === undefined || architecture === undefined
       ? {}

@@ -67,7 +67,7 @@ export interface JoinTemplate {
 }
 
 export interface JoinTemplates {
-  get(container: { readonly id: string; readonly sandboxId: string }): Promise<JoinTemplate>;
+  get(container: { readonly id: string; readonly sandboxId: string }): JoinTemplate;
   forget(id: string): void;
 }
 

@@ -1,4 +1,3 @@
-import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Call } from '../../kit/call.js';
 import { RuntimeError, invalid } from '../../kit/errors.js';
@@ -7,12 +6,10 @@ import { Undo } from '../../kit/undo.js';
 import type { CgroupResources } from '../cgroups/types.js';
 import { shimCgroup } from '../settings.js';
 import type { CreateContainerInput } from '../facade.js';
-import type { IdMappings } from '../idmap/mapping.js';
 import type { ContainerConfig, Image, ImageRunConfig } from '../model.js';
 import type { Parts } from '../parts.js';
 import { compilePlan } from '../plan/compile.js';
 import type { LaunchPlan } from '../plan/plan.js';
-import { encodePlan } from '../plan/wire.js';
 import { containerSpec } from '../spec/container-spec.js';
 import { containerNamespaces } from '../spec/namespaces.js';
 import type { OciDeviceRule, OciSpec } from '../spec/oci.js';
@@ -21,13 +18,12 @@ import { signalName } from '../spec/signals.js';
 import { resolveUser } from '../spec/user.js';
 import type { SandboxEntry } from '../registry.js';
 import type { ContainerRecord } from '../state/records.js';
-import { openToMappedRoot } from '../sandbox/run.js';
 import { shmName } from '../sandbox/shim-events.js';
+import { writeBundle } from './bundle.js';
 import { gatherDevices, gatherMounts, gatherUserDatabase } from './gather.js';
 import { launchFacts } from './launch-facts.js';
 import { checkIdmaps, checkRootfs, checkVolumes, isForEveryone } from './user-namespace.js';
 import { apparmorFor, seccompFor } from './profiles.js';
-import { encodeSpec } from './spec-json.js';
 
 export type CreateContainerDeps = Pick<
   Parts,
@@ -187,7 +183,7 @@ async function build(
   user: ReturnType<typeof resolveUser>,
   deps: CreateContainerDeps,
 ): Promise<{ spec: OciSpec; plan: LaunchPlan }> {
-  const { registry, paths, settings, host } = deps;
+  const { registry, paths, settings } = deps;
   const { record } = registry.container(id);
   const sandbox = registry.sandbox(record.sandboxId).record;
   const { security } = input.config;
@@ -243,21 +239,6 @@ function checkTarget(
     throw invalid(field, `no container "${pid.id}" in this pod`);
   }
   if (target.view.state !== 'running') throw invalid(field, `container "${pid.id}" is not running`);
-}
-
-/** The bundle is what a restarted agent and `berth plan explain` read; config.json may hold secrets of the pod. */
-async function writeBundle(
-  dir: string,
-  spec: OciSpec,
-  plan: LaunchPlan,
-  mappings: IdMappings | undefined,
-): Promise<void> {
-  await mkdir(dir, { mode: 0o700 });
-  await openToMappedRoot(dir, mappings);
-  await Promise.all([
-    writeFile(join(dir, 'config.json'), encodeSpec(spec), { mode: 0o600, flag: 'wx' }),
-    writeFile(join(dir, 'plan'), encodePlan(plan), { mode: 0o600, flag: 'wx' }),
-  ]);
 }
 
 function cgroupResources(config: ContainerConfig, spec: OciSpec, deps: CreateContainerDeps): CgroupResources {

@@ -48,12 +48,12 @@ export async function execSync(
 }
 
 /** The plan of a command that joins a container, in the wire format. */
-export async function execPlan(
+export function execPlan(
   record: ContainerRecord,
   { args, terminal }: { readonly args: readonly string[]; readonly terminal: boolean },
   deps: ExecSyncDeps,
-): Promise<Uint8Array> {
-  const { spec, seccomp } = await deps.templates.get(record);
+): Uint8Array {
+  const { spec, seccomp } = deps.templates.get(record);
   const facts = { ...joinFacts(record, { args, terminal }, deps), ...seccomp };
   const env = spec.process?.env ?? [];
   return encodePlan(compileExecPlan(spec, terminal ? { ...facts, env: withTerm(env) } : facts));

@@ -1,8 +1,6 @@
-import { readFile } from 'node:fs/promises';
-import { join } from 'node:path';
 import type { JoinTemplate, JoinTemplates, Parts } from '../parts.js';
 import type { ContainerRecord } from '../state/records.js';
-import { decodeSpec } from './spec-json.js';
+import { bundleSpec } from './bundle.js';
 
 export type JoinTemplateDeps = Pick<Parts, 'paths' | 'seccomp'>;
 
@@ -11,19 +9,18 @@ export type JoinTemplateDeps = Pick<Parts, 'paths' | 'seccomp'>;
  * profile and the mounts are left out), read again from the bundle after a restart, dropped with the container.
  */
 export class JoinTemplateCache implements JoinTemplates {
-  readonly #templates = new Map<string, Promise<JoinTemplate>>();
+  readonly #templates = new Map<string, JoinTemplate>();
   readonly #deps: JoinTemplateDeps;
 
   constructor(deps: JoinTemplateDeps) {
     this.#deps = deps;
   }
 
-  get(record: Pick<ContainerRecord, 'id' | 'sandboxId'>): Promise<JoinTemplate> {
+  get(record: Pick<ContainerRecord, 'id' | 'sandboxId'>): JoinTemplate {
     const known = this.#templates.get(record.id);
     if (known !== undefined) return known;
     const template = this.#read(record);
     this.#templates.set(record.id, template);
-    template.catch(() => this.#templates.delete(record.id));
     return template;
   }
 
@@ -31,9 +28,9 @@ export class JoinTemplateCache implements JoinTemplates {
     this.#templates.delete(id);
   }
 
-  async #read({ id, sandboxId }: Pick<ContainerRecord, 'id' | 'sandboxId'>): Promise<JoinTemplate> {
+  #read({ id, sandboxId }: Pick<ContainerRecord, 'id' | 'sandboxId'>): JoinTemplate {
     const { paths, seccomp } = this.#deps;
-    const spec = decodeSpec(await readFile(join(paths.bundle(sandboxId, id), 'config.json'), 'utf8'));
+    const spec = bundleSpec(paths.bundle(sandboxId, id));
     const { namespaces, uidMappings, gidMappings } = spec.linux;
     const linux = {
       namespaces,

@@ -1,7 +1,8 @@
-import { mkdir, readFile } from 'node:fs/promises';
+import { mkdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { Call } from '../../kit/call.js';
 import { RuntimeError, asRuntimeError, messageOf } from '../../kit/errors.js';
+import { bundlePlan } from './bundle.js';
 import { StepRecorder } from '../../kit/step-recorder.js';
 import type { Parts } from '../parts.js';
 import type { ContainerRecord } from '../state/records.js';
@@ -29,9 +30,7 @@ export async function startContainer(idOrPrefix: string, deps: StartContainerDep
   const observer = new StepRecorder(call.observer);
   registry.updateContainer(record.id, { stage: 'starting' });
   try {
-    const plan = await observer.step('read plan', () =>
-      readFile(join(deps.paths.bundle(sandbox.record.id, record.id), 'plan')),
-    );
+    const plan = await observer.step('read plan', () => bundlePlan(deps.paths.bundle(sandbox.record.id, record.id)));
     if (record.logPath !== '')
       await observer.step('make log directory', () => mkdir(dirname(record.logPath), { recursive: true, mode: 0o755 }));
     const started = await observer.step('execute plan', () =>

@@ -1,13 +1,12 @@
-import { chmod, chown, mkdir, writeFile } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import type { Call } from '../../kit/call.js';
 import { RuntimeError, invalid } from '../../kit/errors.js';
 import { StepRecorder } from '../../kit/step-recorder.js';
 import { Undo } from '../../kit/undo.js';
 import type { Shim } from '../launch/shim.js';
-import { lastFromZero, rootOf, type IdMappings } from '../idmap/mapping.js';
+import { lastFromZero, type IdMappings } from '../idmap/mapping.js';
 import type { IdMapping, PodSandboxConfig } from '../model.js';
-import { hostnameFile, hostsFile, resolvConf } from '../network/pod-files.js';
 import type { NetworkResult } from '../network/pod-network.js';
 import type { Parts } from '../parts.js';
 import { compileSandboxPlan } from '../plan/compile-sandbox.js';
@@ -17,6 +16,7 @@ import { shmBytes } from '../spec/defaults.js';
 import { admitSysctls, sandboxNamespaces, sysctlPath } from '../spec/namespaces.js';
 import { shimCgroup } from '../settings.js';
 import type { SandboxRecord } from '../state/records.js';
+import { makePodDirectory, writePodFiles } from './pod-directory.js';
 import { shmName, takeUpShim } from './shim-events.js';
 import { namespacesWanted, podMappings, refuseOverlap } from './user-namespace.js';
 
@@ -68,7 +68,7 @@ export async function runPodSandbox(input: RunPodSandboxInput, deps: RunPodSandb
     const sysctls = admitted.map(([name, value]) => [name, mappedSysctl(name, value, mappings)] as const);
     await undo.step(
       'make pod directory',
-      () => makePodDirectory(id, mappings, deps),
+      () => makePodDirectory(id, mappings, paths),
       async () => void (await residue.clean('directory', paths.podDir(id))),
     );
     const pauseJoin = await undo.step(
@@ -97,12 +97,12 @@ export async function runPodSandbox(input: RunPodSandboxInput, deps: RunPodSandb
           ...(mappings === undefined ? {} : { idMaps: planMaps(mappings) }),
         }),
       );
-      await writeFile(join(paths.podDir(id), 'plan'), plan, { mode: 0o600 });
+      writeFileSync(join(paths.podDir(id), 'plan'), plan, { mode: 0o600 });
       return await shim.hold(plan, { ...call, observer });
     });
     held.warnings.forEach((warning) => call.observer.note('warn', warning, { sandbox: id }));
     const network = await attachNetwork(id, config, shim, undo, deps, { ...call, observer });
-    await undo.step('write pod files', () => writePodFiles(id, config, network, mappings, deps));
+    await undo.step('write pod files', () => writePodFiles(id, config, network?.ips ?? [], mappings, paths));
     await undo.step('record ready', () => {
       takeUpShim(id, shim, deps);
       registry.updateSandbox(id, {
@@ -207,21 +207,6 @@ async function createPodCgroups(
   return (await deps.cgroups.create(pauseCgroup(cgroup.path, id), {})).join;
 }
 
-async function makePodDirectory(id: string, mappings: IdMappings | undefined, deps: RunPodSandboxDeps): Promise<void> {
-  const dir = deps.paths.podDir(id);
-  await mkdir(dir, { mode: 0o700 });
-  await openToMappedRoot(dir, mappings);
-  await Promise.all([mkdir(join(dir, 'c'), { mode: 0o700 }), mkdir(deps.paths.rootMountpoint(id), { mode: 0o700 })]);
-}
-
-/** The root of a user namespace may go through a directory of its own pod, and not list it. */
-export async function openToMappedRoot(dir: string, mappings: IdMappings | undefined): Promise<void> {
-  const gid = mappings === undefined ? 0 : rootOf(mappings).gid;
-  if (gid === 0) return;
-  await chown(dir, 0, gid);
-  await chmod(dir, 0o710);
-}
-
 /** The undo stands before the ADD: plugins leave things behind even when they fail. */
 async function attachNetwork(
   id: string,
@@ -253,30 +238,3 @@ async function attachNetwork(
     ),
   );
 }
-
-async function writePodFiles(
-  id: string,
-  config: PodSandboxConfig,
-  network: NetworkResult | undefined,
-  mappings: IdMappings | undefined,
-  deps: RunPodSandboxDeps,
-): Promise<void> {
-  const { paths } = deps;
-  const own = config.security.namespaces.network === 'pod';
-  const hostname = own ? config.hostname : '';
-  await Promise.all([
-    writeFile(paths.podFile(id, 'hosts'), await hostsFile({ hostname, ips: network?.ips ?? [], host: !own }), {
-      mode: 0o644,
-    }),
-    writeFile(paths.podFile(id, 'hostname'), await hostnameFile({ hostname, host: !own }), { mode: 0o644 }),
-    writeFile(paths.podFile(id, 'resolv.conf'), await resolvConf(config.dns), { mode: 0o644 }),
-  ]);
-  if (mappings === undefined) return;
-  const { uid, gid } = rootOf(mappings);
-  await Promise.all(
-    (['hosts', 'hostname', 'resolv.conf'] as const).map((name) => chown(paths.podFile(id, name), uid, gid)),
-  );
-}
-
-/** The directory above every pod's, for whoever prepares the host. */
-export const podsParent = (podDir: string): string => dirname(podDir);
