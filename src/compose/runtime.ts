@@ -57,7 +57,7 @@ export async function openRuntime(config: Config, observer: Observer): Promise<O
   const paths = hostPaths(config.state, config.network.netnsDir);
   mkdirSync(paths.pods, { recursive: true, mode: 0o700 });
   mkdirSync(paths.netns, { recursive: true, mode: 0o755 });
-  const host = hostParts(kernel);
+  const host = hostParts();
   const cgroups = openCgroups({
     bpf: deviceProgramCalls(native.library, process.arch),
     tolerateMissingHugetlb: config.cgroup.tolerateMissingHugetlb,
@@ -203,7 +203,7 @@ function settingsOf(config: Config, kernel: KernelFacts): RuntimeSettings {
   };
 }
 
-function hostParts(kernel: KernelFacts): HostParts {
+function hostParts(): HostParts {
   const start = process.hrtime.bigint();
   const wall = BigInt(Date.now()) * 1_000_000n;
   return {
