@@ -1,0 +1,33 @@
+import assert from 'node:assert/strict';
+import { defaultMounts, type DefaultMountFacts } from './defaults.js';
+
+const mappings = (size: number) => {
+  const lines = [{ containerId: 0, hostId: 100000, size }];
+  return { uids: lines, gids: lines };
+};
+const mountOf = (destination: string, facts: Partial<DefaultMountFacts>) =>
+  defaultMounts({ privileged: false, hostNetwork: false, ...facts }).find((mount) => mount.destination === destination);
+
+describe('spec/defaults', () => {
+  it('show /sys as the network namespace and the user namespace allow', () => {
+    const fresh = mountOf('/sys', {});
+    assert.equal(fresh?.type, 'sysfs');
+    assert.ok(fresh.options?.includes('ro'));
+    assert.deepEqual(mountOf('/sys', { hostNetwork: true }), fresh);
+    assert.deepEqual(mountOf('/sys', { mappings: mappings(65536) }), fresh);
+    const bound = mountOf('/sys', { hostNetwork: true, mappings: mappings(65536) });
+    assert.equal(bound?.type, 'bind');
+    assert.equal(bound.source, '/sys');
+    assert.ok(bound.options?.includes('rbind') && bound.options.includes('rro'));
+    assert.ok(mountOf('/sys', { privileged: true })?.options?.includes('rw'));
+  });
+
+  it('leave out the group of terminals where it is not mapped, and keep the other options', () => {
+    const options = mountOf('/dev/pts', { mappings: mappings(65536) })?.options ?? [];
+    assert.ok(options.includes('gid=5'));
+    assert.deepEqual(
+      mountOf('/dev/pts', { mappings: mappings(5) })?.options,
+      options.filter((option) => option !== 'gid=5'),
+    );
+  });
+});
