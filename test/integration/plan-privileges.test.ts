@@ -277,18 +277,20 @@ describe('launch plans and privileges', function () {
         { destination: '/e', source: volume, options: ['rbind', 'ridmap'] },
       ];
       const below = join(volume, 'below');
-      mkdirSync(below);
-      execFileSync('mount', ['-t', 'tmpfs', 'none', below]);
-      writeFileSync(join(below, 'file'), 'x');
+      const other = join(dir, 'other-volume');
+      for (const path of [below, other]) mkdirSync(path);
+      writeFileSync(join(other, 'file'), 'x');
+      chownSync(join(other, 'file'), 7, 8);
+      execFileSync('mount', ['--bind', other, below]);
       const files = '/a/file /b/file /c/file /d/file /d/below/file /e/file /e/below/file';
       const spec = testSpec(`stat -c "%u:%g" ${files}`, { spec: { mounts } });
-      const { results, stdout } = await runPlans([{ plan: podPlan }, { plan: compilePlan(spec, facts()) }]);
+      const plans = [{ plan: podPlan }, { plan: compilePlan(spec, facts()) }];
+      const { results, stdout } = await runPlans(plans).finally(() => execFileSync('umount', [below]));
       assert.deepEqual(
         results.map(({ failure }) => failure),
         ['', ''],
       );
-      execFileSync('umount', [below]);
-      assert.equal(stdout, '5:6\n105:106\n65534:65534\n5:6\n65534:65534\n5:6\n0:0\n');
+      assert.equal(stdout, '5:6\n105:106\n65534:65534\n5:6\n65534:65534\n5:6\n7:8\n');
     });
   });
 });
