@@ -1,7 +1,10 @@
 import assert from 'node:assert/strict';
-import { readFileSync, readlinkSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { existsSync, mkdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { sleep } from '../../src/kit/deadline.js';
 import { isKind } from '../../src/kit/errors.js';
-import type { ContainerConfig, NamespaceOptions, PodSandboxConfig } from '../../src/runtime/model.js';
+import type { ContainerConfig, Mount, NamespaceOptions, PodSandboxConfig } from '../../src/runtime/model.js';
 import {
   call,
   containerConfig,
@@ -53,6 +56,13 @@ describe('pods and containers on the kernel', function () {
   const start = async (pod: string, config: ContainerConfig): Promise<string> => {
     const id = await host.runtime.containers.create({ sandboxId: pod, config }, call());
     await host.runtime.containers.start(id, call());
+    return id;
+  };
+  /** PID 1 of a PID namespace is sent no signal that it has no handler for: it must have set its traps. */
+  const startReady = async (pod: string, config: ContainerConfig): Promise<string> => {
+    const id = await start(pod, config);
+    const { logPath } = host.runtime.containers.status(id);
+    for (let i = 0; i < 500 && !logText(logPath).includes('ready'); i++) await sleep(10);
     return id;
   };
   const exec = async (id: string, ...command: string[]) => {
@@ -121,18 +131,21 @@ describe('pods and containers on the kernel', function () {
 
     it('is stopped by its signal, and killed when it does not obey', async () => {
       const pod = await run();
-      const obedient = await start(pod, containerConfig('trap "exit 5" TERM; while :; do sleep 0.05; done'));
+      const obedient = await startReady(
+        pod,
+        containerConfig('trap "exit 5" TERM; echo ready; while :; do sleep 0.05; done'),
+      );
       await host.runtime.containers.stop(obedient, 10, call());
       assert.equal(host.runtime.containers.status(obedient).exit?.code, 5);
-      const usr1 = await start(
+      const usr1 = await startReady(
         pod,
-        containerConfig('trap "exit 6" USR1; while :; do sleep 0.05; done', { stopSignal: 'SIGUSR1' }),
+        containerConfig('trap "exit 6" USR1; echo ready; while :; do sleep 0.05; done', { stopSignal: 'SIGUSR1' }),
       );
       await host.runtime.containers.stop(usr1, 10, call());
       assert.equal(host.runtime.containers.status(usr1).exit?.code, 6);
-      const stubborn = await start(
+      const stubborn = await startReady(
         pod,
-        containerConfig('trap "" TERM; (while :; do sleep 1; done) & while :; do sleep 0.1; done'),
+        containerConfig('trap "" TERM; echo ready; (while :; do sleep 1; done) & while :; do sleep 0.1; done'),
       );
       await host.runtime.containers.stop(stubborn, 1, call());
       assert.equal(host.runtime.containers.status(stubborn).exit?.code, 137);
@@ -287,6 +300,23 @@ describe('pods and containers on the kernel', function () {
       assert.match(output, /refused/);
     });
 
+    it('seccomp: a Localhost profile is obeyed, a missing one refused', async () => {
+      const file = join(testHost.dir, 'no-mkdir.json');
+      const rule = { names: ['mkdir', 'mkdirat'], action: 'SCMP_ACT_ERRNO', errnoRet: 1 };
+      writeFileSync(file, JSON.stringify({ defaultAction: 'SCMP_ACT_ALLOW', syscalls: [rule] }));
+      const pod = await run();
+      const config = (path: string) =>
+        containerConfig('mkdir /tmp/x 2>&1; touch /tmp/y && echo touched', {
+          security: { seccomp: { kind: 'localhost', localhostRef: path } },
+        });
+      const { output } = await runToEnd(host, pod, config(file));
+      assert.match(output, /Operation not permitted\ntouched/);
+      await assert.rejects(
+        host.runtime.containers.create({ sandboxId: pod, config: config('/no/such.json') }, call()),
+        (error) => isKind(error, 'invalid-argument'),
+      );
+    });
+
     it('masked and read-only paths', async () => {
       const { output } = await runToEnd(
         host,
@@ -339,6 +369,84 @@ describe('pods and containers on the kernel', function () {
       );
       assert.match(output, /mounted/);
       assert.match(output, /kmsg/);
+    });
+  });
+
+  describe('volumes', () => {
+    const mount = (hostPath: string, changes: Partial<Mount> = {}): Mount => ({
+      containerPath: '/data',
+      hostPath,
+      readonly: false,
+      selinuxRelabel: false,
+      propagation: 'private',
+      uidMappings: [],
+      gidMappings: [],
+      recursiveReadOnly: false,
+      imageSubPath: '',
+      options: [],
+      ...changes,
+    });
+    let source: string;
+
+    beforeEach(() => {
+      source = join(testHost.dir, 'volume');
+      mkdirSync(join(source, 'inner'), { recursive: true });
+      writeFileSync(join(source, 'file'), 'from the host\n');
+      execFileSync('mount', ['--bind', source, source]);
+      execFileSync('mount', ['--make-rshared', source]);
+      execFileSync('mount', ['-t', 'tmpfs', 'none', join(source, 'inner')]);
+    });
+    afterEach(() => {
+      execFileSync('umount', ['-R', '-l', source]);
+      rmSync(source, { recursive: true });
+    });
+
+    it('are read, written, read-only, recursively so, and without exec', async () => {
+      const pod = await run();
+      const output = async (script: string, changes: Partial<Mount>) =>
+        (await runToEnd(host, pod, containerConfig(script, { mounts: [mount(source, changes)] }))).output;
+      assert.equal(await output('cat /data/file; echo new > /data/made && cat /data/made', {}), 'from the host\nnew\n');
+      assert.equal(readFileSync(join(source, 'made'), 'utf8'), 'new\n');
+      assert.match(
+        await output('touch /data/x 2>&1; touch /data/inner/x && echo inner', { readonly: true }),
+        /Read-only.*\ninner\n/,
+      );
+      const all = { readonly: true, recursiveReadOnly: true };
+      assert.match(await output('touch /data/inner/x 2>&1 || echo refused', all), /refused/);
+      const flags = { options: ['noexec', 'nosuid', 'nodev'] };
+      assert.match(await output('grep " /data " /proc/self/mountinfo', flags), /nosuid,nodev,noexec/);
+    });
+
+    it('pass mounts on as their propagation says', async () => {
+      const pod = await run({ security: { ...podConfig(testHost.dir).security, privileged: true } });
+      const begin = (propagation: Mount['propagation']) =>
+        start(
+          pod,
+          containerConfig('sleep 1000', { mounts: [mount(source, { propagation })], security: { privileged: true } }),
+        );
+      const both = await begin('bidirectional');
+      const down = await begin('host-to-container');
+      const none = await begin('private');
+      mkdirSync(join(source, 'later'));
+      execFileSync('mount', ['-t', 'tmpfs', 'none', join(source, 'later')]);
+      writeFileSync(join(source, 'later', 'seen'), '');
+      const sees = async (id: string): Promise<string> => (await exec(id, 'ls', '/data/later')).stdout;
+      assert.deepEqual([await sees(both), await sees(down), await sees(none)], ['seen\n', 'seen\n', '']);
+      await exec(both, 'sh', '-c', 'mkdir /data/up && mount -t tmpfs none /data/up && touch /data/up/theirs');
+      assert.ok(existsSync(join(source, 'up', 'theirs')));
+      await exec(down, 'sh', '-c', 'mkdir /data/mine && mount -t tmpfs none /data/mine && touch /data/mine/theirs');
+      assert.ok(!existsSync(join(source, 'mine', 'theirs')));
+    });
+
+    it('that do not exist are refused by field', async () => {
+      const pod = await run();
+      await assert.rejects(
+        host.runtime.containers.create(
+          { sandboxId: pod, config: containerConfig('true', { mounts: [mount('/no/such')] }) },
+          call(),
+        ),
+        /config\.mounts\[0\]\.host_path: \/no\/such does not exist/,
+      );
     });
   });
 
