@@ -26,7 +26,7 @@ export interface SpdyClient {
 }
 
 /** Upgrades a connection as Kubernetes' clients do. Rejects with the status line when the server refuses. */
-export function spdyClient(url: string, protocols: readonly string[]): Promise<SpdyClient> {
+export function spdyClient(url: string, protocols: string[]): Promise<SpdyClient> {
   return new Promise((resolve, reject) => {
     const request = httpRequest(url, {
       method: 'POST',

@@ -49,6 +49,7 @@ export async function serveCommand(
   } catch (error) {
     outcome = errorOutcome(what, error);
   }
+  await Promise.all([flush(channels.stdout), flush(channels.stderr)]);
   if (!channels.gone.aborted) await channels.finish(outcome);
   return outcome;
 }
@@ -61,9 +62,7 @@ async function carry(target: CommandTarget, channels: CommandChannels): Promise<
     carryOutput(target, channels);
     void carryInput(target, channels.stdin);
     void carryResizes(target, channels.resizes);
-    const outcome = await target.outcome;
-    await Promise.all([flush(channels.stdout), flush(channels.stderr)]);
-    return outcome;
+    return await target.outcome;
   } finally {
     channels.gone.removeEventListener('abort', leave);
     target.close();

@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events';
 import type { IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
 import { WebSocketServer, type WebSocket } from 'ws';
@@ -143,7 +144,9 @@ export class Sessions {
       const { code } = error === undefined ? { code: 0 } : statusOf(error);
       watch.end({ code, codeName: codeName(code), milliseconds, ...(error === undefined ? {} : { error }) });
     };
-    serve({ signal: new AbortController().signal, observer: watch.observer }).then(
+    const { signal } = new AbortController();
+    setMaxListeners(0, signal); // one listener for each connection being made
+    serve({ signal, observer: watch.observer }).then(
       (outcome) => {
         if (outcome?.kind === 'error') watch.observer.note('warn', `${name}: ${outcome.message}`, subject);
         end();
