@@ -57,10 +57,10 @@ async function measure(testHost: TestHost, host: OpenHost, files: number): Promi
   const [plain, mapped] = [new Series(), new Series()];
   let added = { bytes: 0, inodes: 0 };
   for (let round = -warmUp; round < rounds; round++) {
-    const pairs = [
+    const pairs: (readonly [Series, NamespaceOptions])[] = [
       [plain, hostNetwork],
       [mapped, { ...hostNetwork, userns: freshIds() }],
-    ] as const;
+    ];
     for (const [series, options] of round % 2 === 0 ? pairs : [...pairs].reverse()) {
       const usage = await onePod(testHost, host, image, options, round < 0 ? new Series() : series);
       if (options.userns !== undefined) added = usage;
