@@ -2,7 +2,8 @@ import type { Config } from '../config.js';
 import type { WatchRequest } from '../cri/handler.js';
 import { serveCri as serve } from '../cri/server.js';
 import { serveStreaming } from '../cri/streaming/server.js';
-import { tlsFiles } from '../cri/streaming/tls.js';
+import { selfSigned } from '../cri/streaming/self-signed.js';
+import { tlsFiles, tlsFixed, type TlsSource } from '../cri/streaming/tls.js';
 import type { Observability } from '../observe/observer.js';
 import type { Runtime } from '../runtime/facade.js';
 
@@ -20,12 +21,16 @@ export async function serveCri(
       end: ({ codeName, error }) => request.end(codeName, error, true),
     };
   };
-  const { tlsCert, tlsKey, ...settings } = config.streaming;
+  const { address, port, idleTimeoutMs, creationTimeoutMs } = config.streaming;
+  const tls = tlsSource(config.streaming);
   const streaming = await serveStreaming({
-    ...settings,
+    address,
+    port,
+    idleTimeoutMs,
+    creationTimeoutMs,
     runtime,
     watch,
-    ...(tlsCert === '' ? {} : { tls: tlsFiles(tlsCert, tlsKey) }),
+    ...(tls === undefined ? {} : { tls }),
   });
   const identity = { name: 'berth', version };
   const server = await serve({ runtime, socketPath: config.socket, identity, watch, streaming });
@@ -35,4 +40,9 @@ export async function serveCri(
       await streaming.close();
     },
   };
+}
+
+function tlsSource({ tls, tlsCert, tlsKey, address }: Config['streaming']): TlsSource | undefined {
+  if (tls === 'off') return undefined;
+  return tls === 'files' ? tlsFiles(tlsCert, tlsKey) : tlsFixed(selfSigned(address, new Date()));
 }

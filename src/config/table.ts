@@ -36,7 +36,12 @@ export const table = {
     port: integer(0, 'Port of the streaming server. 0: the kernel chooses one.', { max: 65_535 }),
     idleTimeoutMs: duration(4 * 3_600_000, 'A session without a byte for this long ends.', { min: 1000 }),
     creationTimeoutMs: duration(30_000, 'How long a client may take to open its streams.', { min: 100 }),
-    tlsCert: path('', 'PEM file with the streaming server’s certificate, read again when it changes. Empty: no TLS.'),
+    tls: choice(
+      ['off', 'self-signed', 'files'],
+      'off',
+      'Plain HTTP, a certificate made at the start, or one from files. Off is safe on loopback only.',
+    ),
+    tlsCert: path('', 'PEM file with the streaming server’s certificate, read again when it changes.'),
     tlsKey: path('', 'PEM file with the certificate’s key.'),
   },
 

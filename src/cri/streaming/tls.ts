@@ -1,4 +1,5 @@
 import { readFileSync, statSync } from 'node:fs';
+import { createSecureContext } from 'node:tls';
 import { RuntimeError, messageOf } from '../../kit/errors.js';
 
 /** Certificate and key in PEM form. */
@@ -9,7 +10,7 @@ export interface TlsPair {
 
 export interface TlsSource {
   load(): TlsPair;
-  /** The pair when it has changed since it was last asked for. One that cannot be read leaves the old one in use. */
+  /** The pair when it has changed since it was last asked for. One that cannot be read or used leaves the old one in use. */
   reload(): TlsPair | undefined;
 }
 
@@ -32,6 +33,7 @@ export function tlsFiles(certFile: string, keyFile: string): TlsSource {
         const now = stamp();
         if (now === seen) return undefined;
         const pair = read();
+        createSecureContext(pair); // throws for half of a renewal
         seen = now;
         return pair;
       } catch {
@@ -40,3 +42,6 @@ export function tlsFiles(certFile: string, keyFile: string): TlsSource {
     },
   };
 }
+
+/** A pair made once, for the life of the agent. */
+export const tlsFixed = (pair: TlsPair): TlsSource => ({ load: () => pair, reload: () => undefined });
