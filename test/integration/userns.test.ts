@@ -198,6 +198,47 @@ describe('pods in user namespaces', function () {
     });
   });
 
+  describe('every combination of namespaces', () => {
+    const shared = (id: string): string[] =>
+      ['net', 'uts', 'ipc', 'pid', 'mnt', 'user'].filter(
+        (kind) => namespaceOf(pidOf(id), kind) === namespaceOf('self', kind),
+      );
+    const { userns: mapped, ...plain } = namespaces();
+    for (const network of ['pod', 'node'] as const)
+      for (const ipc of ['pod', 'node'] as const)
+        for (const pid of ['pod', 'container', 'node'] as const)
+          for (const user of ['pod', 'node'] as const) {
+            const words = `network ${network}, ipc ${ipc}, pid ${pid}, user ${user}`;
+            const wanted = {
+              ...plain,
+              network,
+              ipc,
+              pid,
+              ...(user === 'pod' && mapped !== undefined ? { userns: mapped } : {}),
+            };
+            const possible = user === 'node' || (ipc === 'pod' && pid !== 'node');
+            it(`${possible ? 'runs' : 'is refused'}: ${words}`, async () => {
+              if (!possible) return await assert.rejects(run(wanted), /a pod in a user namespace cannot be/);
+              const pod = await run(wanted);
+              const script = 'ls /proc/1 /sys/class /dev/shm /dev/mqueue > /dev/null && echo ok; exec sleep 1000';
+              const id = await start(pod, container(script, {}, wanted));
+              assert.deepEqual(shared(id), [
+                ...(network === 'node' ? ['net', 'uts'] : []),
+                ...(ipc === 'node' ? ['ipc'] : []),
+                ...(pid === 'node' ? ['pid'] : []),
+                ...(user === 'node' ? ['user'] : []),
+              ]);
+              const probe = await exec(
+                id,
+                'sh',
+                '-c',
+                'id -u; ls /proc/1/stat /sys/class/net/lo/mtu; echo x > /dev/shm/t && rm /dev/shm/t',
+              );
+              assert.deepEqual(probe, { stdout: '0\n/proc/1/stat\n/sys/class/net/lo/mtu\n', stderr: '', exitCode: 0 });
+            });
+          }
+  });
+
   describe('the host', () => {
     it('keeps files under mapped ids, the image’s layers as they are, and nothing in its mount table', async () => {
       const pod = await run();
