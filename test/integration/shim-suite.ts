@@ -3,6 +3,7 @@ import { logsSuite } from './shim/logs.js';
 import { exitsSuite } from './shim/exits.js';
 import { execsSuite } from './shim/execs.js';
 import { streamsSuite } from './shim/streams.js';
+import { dialsSuite } from './shim/dials.js';
 import { lifeSuite } from './shim/life.js';
 
 /** What every build of the shim must do; each test has a shim of its own. */
@@ -20,6 +21,7 @@ export function shimSuite(which: Build): void {
     describe('how they end', () => exitsSuite(current));
     describe('commands', () => execsSuite(current, which));
     describe('streams', () => streamsSuite(current));
+    describe('connections', () => dialsSuite(current));
     describe('the shim', () => lifeSuite(current, which));
   });
 }

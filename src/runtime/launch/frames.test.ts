@@ -34,6 +34,8 @@ const requests: Record<string, Buffer> = {
   closeInput: encodeFrame(frameTypes.closeInput, 13, new PayloadWriter().u32(0).parts),
   resize: encodeFrame(frameTypes.resize, 14, new PayloadWriter().u32(0).string('c1').u16(24).u16(80).parts),
   cancel: encodeFrame(frameTypes.cancel, 15, new PayloadWriter().u32(4).parts),
+  dial: encodeFrame(frameTypes.dial, 16, new PayloadWriter().u16(8080).parts),
+  startedEvent: encodeFrame(frameTypes.startedEvent, 4, new PayloadWriter().u32(77).parts),
   exitEvent: encodeFrame(
     frameTypes.exitEvent,
     0,
