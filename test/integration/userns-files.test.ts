@@ -258,6 +258,20 @@ describe('files of images in user namespaces', function () {
     );
   });
 
+  it('are beside namespaces that all belong to the pod’s user namespace', async () => {
+    for (const [network, pid, owners] of [
+      ['pod', 'pod', 'own own own own own'],
+      ['pod', 'container', 'own own own own own'],
+      ['node', 'container', 'own own EPERM own EPERM'],
+    ] as const) {
+      const options = namespaces({ network, pid });
+      const pod = await run(options);
+      const words = await output(pod, container('facts owners | cut -d " " -f 2', {}, hardImage, options));
+      await host.runtime.sandboxes.remove(pod, call());
+      assert.equal(words.trim().replaceAll('\n', ' '), owners);
+    }
+  });
+
   describe('attacks', () => {
     const everything = {
       privileged: true,

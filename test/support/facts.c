@@ -1,11 +1,13 @@
 /*
- * What a process in a container sees and may do, in words: `facts stat PATH…`, `facts self`, `facts open PATH…`.
- * Built static by the tests that put it into an image.
+ * What a process in a container sees and may do, in words: `facts stat PATH…`, `facts self`, `facts open PATH…`, `facts
+ * owners`. Built static by the tests that put it into an image.
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/nsfs.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/xattr.h>
@@ -59,6 +61,22 @@ static void try_open(const char *path)
     printf("%s %s\n", path, fd < 0 ? strerrorname_np(errno) : "opened");
 }
 
+/* Whether each namespace belongs to the user namespace we are in; EPERM: to one above it. */
+static void show_owners(void)
+{
+    static const char *const kinds[] = {"mnt", "pid", "net", "ipc", "uts"};
+    struct stat own, owner;
+    if (stat("/proc/self/ns/user", &own) < 0)
+        return;
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
+        char path[64];
+        snprintf(path, sizeof path, "/proc/self/ns/%s", kinds[i]);
+        int fd = ioctl(open(path, O_RDONLY), NS_GET_USERNS);
+        const char *word = fd < 0 ? strerrorname_np(errno) : "other";
+        printf("%s %s\n", kinds[i], fd >= 0 && fstat(fd, &owner) == 0 && owner.st_ino == own.st_ino ? "own" : word);
+    }
+}
+
 int main(int argc, char **argv)
 {
     const char *what = argc > 1 ? argv[1] : "self";
@@ -70,5 +88,7 @@ int main(int argc, char **argv)
     }
     if (!strcmp(what, "self"))
         show_self();
+    if (!strcmp(what, "owners"))
+        show_owners();
     return 0;
 }
