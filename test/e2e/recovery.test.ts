@@ -20,8 +20,10 @@ describe('an agent that is killed', function () {
     assert.equal(imported.code, 0, imported.stderr);
   });
   afterEach(async function () {
+    const log = agent.log();
     const left = await agent.close();
     if (this.currentTest?.state === 'passed') assert.deepEqual(left, []);
+    else process.stdout.write(log.slice(-8000));
   });
 
   const sandboxConfig = (name: string) => {

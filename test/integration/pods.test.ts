@@ -154,6 +154,17 @@ describe('pods and containers on the kernel', function () {
       await host.runtime.containers.stop('feedfeed', 1, call());
     });
 
+    it('starts although its empty cgroup was killed before', async () => {
+      const pod = await run();
+      const id = await host.runtime.containers.create(
+        { sandboxId: pod, config: containerConfig('sleep 1000') },
+        call(),
+      );
+      await host.parts.cgroups.kill(host.parts.registry.container(id).record.cgroupPath);
+      await host.runtime.containers.start(id, call());
+      assert.equal(host.runtime.containers.status(id).state, 'running');
+    });
+
     it('answers exec with output, code and timeout', async () => {
       const id = await start(await run(), containerConfig('sleep 1000'));
       assert.deepEqual(await exec(id, 'sh', '-c', 'echo hi; echo no >&2; exit 3'), {

@@ -54,7 +54,9 @@ export async function createContainer(
   if (sandbox.record.stage !== 'ready') {
     throw new RuntimeError('wrong-state', `pod sandbox ${sandbox.record.id} is not ready`);
   }
-  deps.cgroups.expectEntry(shimCgroup(deps.settings.cgroupParent), sandbox.record.shimPid);
+  if (sandbox.shim !== undefined) {
+    deps.cgroups.expectEntry(shimCgroup(deps.settings.cgroupParent), sandbox.shim.pid);
+  }
   const observer = new StepRecorder(call.observer);
   const undo = new Undo(observer);
   const id = host.newId();
