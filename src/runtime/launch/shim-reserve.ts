@@ -2,6 +2,8 @@ import type { WaitingShim } from './spawn-shim.js';
 
 /** Milliseconds after a pod's start until the reserve is filled up: the pod's own start comes first. */
 const refillDelayMs = 40;
+/** Milliseconds from the start of the agent: a command that only looks something up is done by then. */
+const firstDelayMs = 500;
 
 /**
  * A few shims that wait for pods, so that a pod's start begins with a process that is there. Filled up a moment after
@@ -17,7 +19,7 @@ export class ShimReserve {
   constructor(spawn: () => WaitingShim, size: number) {
     this.#spawn = spawn;
     this.#size = size;
-    this.#refillSoon();
+    this.#refillSoon(firstDelayMs);
   }
 
   take(): WaitingShim {
@@ -31,7 +33,7 @@ export class ShimReserve {
     for (const shim of this.#waiting.splice(0)) shim.discard();
   }
 
-  #refillSoon(): void {
+  #refillSoon(delayMs = refillDelayMs): void {
     if (this.#closed || this.#size === 0) return;
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => {
@@ -42,7 +44,7 @@ export class ShimReserve {
         return;
       }
       if (this.#waiting.length < this.#size) this.#refillSoon();
-    }, refillDelayMs);
+    }, delayMs);
     this.#timer.unref();
   }
 }
