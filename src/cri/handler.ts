@@ -2,6 +2,7 @@
  * The one wrapper round every handler. It gives a request its signal (deadline, client gone, server stopping), its
  * observer, its place among the requests in flight, its log line, and turns whatever it throws into a status.
  */
+import { setMaxListeners } from 'node:events';
 import { status as grpc } from '@grpc/grpc-js';
 import type { handleServerStreamingCall, handleUnaryCall, ServerUnaryCall, ServerWritableStream } from '@grpc/grpc-js';
 import type { Call } from '../kit/call.js';
@@ -94,17 +95,23 @@ export function handlerMaker(deps: HandlerDeps): MakeHandler {
 }
 
 export function streamHandlerMaker(deps: HandlerDeps): MakeStreamHandler {
+  const stopping = AbortSignal.any([deps.stopping, deps.closing]);
+  setMaxListeners(0, stopping); // one for each stream under way
   return <Request, Response>(options: HandlerOptions<Request>, handler: StreamHandler<Request, Response>) =>
     (wireCall: ServerWritableStream<Request, Response>) => {
-      const closing = { ...deps, stopping: AbortSignal.any([deps.stopping, deps.closing]) };
       const send: Handler<Request, void> = async (request, call) => {
         for await (const message of await handler(request, call)) {
           if (call.signal.aborted) break;
           if (!wireCall.write(message)) await room(wireCall, call.signal);
         }
-        if (deps.closing.aborted) call.signal.throwIfAborted();
+        if (stopping.aborted) call.signal.throwIfAborted();
       };
-      void answer<Request, void>(closing, options, send, wireCall as ServerWritableStream<Request, void>).then(
+      void answer<Request, void>(
+        { ...deps, stopping },
+        options,
+        send,
+        wireCall as ServerWritableStream<Request, void>,
+      ).then(
         () => wireCall.end(),
         (status: CriStatus) => wireCall.emit('error', status),
       );

@@ -47,14 +47,7 @@ describe('streaming on the kernel', function () {
   before(async () => {
     testHost = makeTestHost();
     host = await testHost.open();
-    server = await serveStreaming({
-      runtime: host.runtime,
-      address: '127.0.0.1',
-      port: 0,
-      idleTimeoutMs: 60_000,
-      creationTimeoutMs: 2000,
-      watch: () => ({ observer: silentObserver, end: () => undefined }),
-    });
+    server = await serveStreaming(options());
     pod = await host.runtime.sandboxes.run({ config: podConfig(testHost.dir), runtimeHandler: '' }, call());
     container = await start('exec sleep 1000');
   });
@@ -64,6 +57,14 @@ describe('streaming on the kernel', function () {
   });
   afterEach(() => until(() => server.sessions === 0, 'every session to end'));
 
+  const options = (): Parameters<typeof serveStreaming>[0] => ({
+    runtime: host.runtime,
+    address: '127.0.0.1',
+    port: 0,
+    idleTimeoutMs: 60_000,
+    creationTimeoutMs: 2000,
+    watch: () => ({ observer: silentObserver, end: () => undefined }),
+  });
   const start = async (script: string, changes: Parameters<typeof containerConfig>[1] = {}): Promise<string> => {
     const config = containerConfig(script, changes);
     const id = await host.runtime.containers.create({ sandboxId: pod, config }, call());
@@ -248,8 +249,7 @@ describe('streaming on the kernel', function () {
       });
       for (const { data, error } of connections) {
         assert.deepEqual(await Promise.all([data.ended, error.ended]), ['end', 'end']);
-        assert.equal(data.bytes(), 300_000);
-        assert.equal(error.text(), '');
+        assert.deepEqual([error.text(), data.bytes()], ['', 300_000]);
       }
       client.close();
       echo.close();
@@ -307,6 +307,20 @@ describe('streaming on the kernel', function () {
     it('refuses protocols it does not know', async () => {
       await assert.rejects(connect(shell('true'), 'v9.channel.k8s.io'), /403/);
     });
+  });
+
+  it('ends sessions in which nothing happens', async () => {
+    const impatient = await serveStreaming({ ...options(), idleTimeoutMs: 300 });
+    try {
+      const url = (): string => impatient.urlFor(shell('sleep 4714'));
+      const client = await spdyClient(url(), everyVersion);
+      for (const streamtype of ['error', 'stdout', 'stderr']) client.open({ streamtype });
+      const socket = new WebSocket(url().replace('http', 'ws'), 'v4.channel.k8s.io');
+      await Promise.all([client.goodbye, new Promise((resolve) => socket.once('close', resolve))]);
+      await until(async () => !(await running('4714')), 'the commands to be killed');
+    } finally {
+      await impatient.close();
+    }
   });
 
   it('leaves nothing after 500 sessions, failed and abandoned ones among them', async () => {

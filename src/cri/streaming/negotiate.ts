@@ -1,5 +1,5 @@
 import type { IncomingMessage } from 'node:http';
-import type { Duplex } from 'node:stream';
+import type { Socket } from 'node:net';
 
 /** The client's first protocol that the server knows. A client that names none gets `fallback`. */
 export function chooseProtocol(
@@ -18,8 +18,11 @@ export function headerList(request: IncomingMessage, name: string): readonly str
     .filter((value) => value !== '');
 }
 
+/** Milliseconds a refused client may take to hang up; at once would lose it the answer if it has sent more already. */
+const farewellMs = 5000;
+
 /** Answers a request that was to be upgraded with plain HTTP, and hangs up. */
-export function refuse(socket: Duplex, status: string, message: string, headers: readonly string[] = []): void {
+export function refuse(socket: Socket, status: string, message: string, headers: readonly string[] = []): void {
   const body = `${message}\n`;
   const lines = [
     `HTTP/1.1 ${status}`,
@@ -29,6 +32,8 @@ export function refuse(socket: Duplex, status: string, message: string, headers:
     ...headers,
   ];
   socket.end(`${lines.join('\r\n')}\r\n\r\n${body}`);
+  socket.setTimeout(farewellMs, () => socket.destroy());
+  socket.resume();
 }
 
 const versionHeader = 'X-Stream-Protocol-Version';
@@ -36,7 +41,7 @@ const versionHeader = 'X-Stream-Protocol-Version';
 /** Switches the connection to SPDY/3.1; returns the protocol spoken over it, or undefined when it was refused. */
 export function upgradeToSpdy(
   request: IncomingMessage,
-  socket: Duplex,
+  socket: Socket,
   known: readonly string[],
   fallback: string,
 ): string | undefined {

@@ -27,6 +27,7 @@ type CommandRequest = Exclude<StreamingRequest, { readonly kind: 'portforward' }
 export interface SessionDeps {
   readonly runtime: Runtime;
   readonly creationTimeoutMs: number;
+  readonly idleTimeoutMs: number;
   readonly watch: WatchRequest;
 }
 
@@ -95,6 +96,7 @@ export class Sessions {
     delete request.headers['sec-websocket-protocol'];
     if (offered.length > 0) this.#chosen.set(request, protocol);
     this.#webSockets.handleUpgrade(request, socket, head, (webSocket) => {
+      socket.setTimeout(this.#deps.idleTimeoutMs); // the library has ended the one before
       this.#watch(wanted, (call) => this.#overWebSocket(wanted, webSocket, protocol, request, call));
     });
   }

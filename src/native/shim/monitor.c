@@ -17,6 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#define BACKLOG         512 /* port-forward opens many connections at once; a full one is an error at the agent */
 #define SECOND          1000000000ll
 #define END_PATIENCE_NS (10 * SECOND)
 
@@ -181,7 +182,7 @@ static int listener_open(const char *path)
     mode_t before = umask(0177);
     int bound = bind(fd, (struct sockaddr *)&address, sizeof address);
     umask(before);
-    if (bound < 0 || listen(fd, 16) < 0) {
+    if (bound < 0 || listen(fd, BACKLOG) < 0) {
         int error = -errno;
         close(fd);
         return error;

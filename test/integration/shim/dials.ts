@@ -43,6 +43,16 @@ export function dialsSuite(current: () => Bench): void {
       server.close();
     });
 
+    it('takes hundreds of connections at once', async () => {
+      const server = await listen('127.0.0.1', (socket) => socket.end('x'));
+      const sockets = await Promise.all(Array.from({ length: 300 }, () => bench.shim.dial(portOf(server), newCall())));
+      for (const socket of sockets) {
+        socket.end();
+        assert.equal(Buffer.concat((await socket.toArray()) as Buffer[]).toString(), 'x');
+      }
+      server.close();
+    });
+
     it('says why there is no connection', async () => {
       const server = await listen('127.0.0.1', () => undefined);
       const port = portOf(server);
