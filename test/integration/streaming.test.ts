@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { readdirSync } from 'node:fs';
+import { request as httpRequest } from 'node:http';
 import { createServer, type AddressInfo } from 'node:net';
 import WebSocket from 'ws';
 import { serveStreaming, type StreamingServer } from '../../src/cri/streaming/server.js';
@@ -204,6 +205,32 @@ describe('streaming on the kernel', function () {
     assert.equal(logText(host.runtime.containers.status(id).logPath), 'got hello\ndone\n');
   });
 
+  it('never lets a client that reads nothing stop a container or its log', async () => {
+    const id = await start('read line; head -c 20000000 /dev/zero | tr "\\0" x; echo; echo end', {
+      stdin: true,
+      stdinOnce: true,
+    });
+    const streams = await open({ kind: 'attach', containerId: id, ...flags, stdin: true });
+    streams.client.socket.pause();
+    streams.stdin?.send('\n');
+    assert.ok(await host.parts.registry.waitForExit(id, 30_000));
+    assert.equal(logText(host.runtime.containers.status(id).logPath).length, 20_000_005);
+    streams.client.close();
+  });
+
+  /** An echo server of this process, and a pod on the host’s network that reaches it. */
+  const echoOnHost = async () => {
+    const echo = createServer({ allowHalfOpen: true }, (socket) => {
+      socket.on('error', () => socket.destroy());
+      socket.pipe(socket);
+    });
+    await new Promise<void>((resolve) => echo.listen(0, '127.0.0.1', resolve));
+    const config = podConfig(testHost.dir);
+    const security = { ...config.security, namespaces: { ...config.security.namespaces, network: 'node' as const } };
+    const sandboxId = await host.runtime.sandboxes.run({ config: { ...config, security }, runtimeHandler: '' }, call());
+    return { sandboxId, port: (echo.address() as AddressInfo).port, close: () => void echo.close() };
+  };
+
   describe('port-forward over SPDY', () => {
     const forward = async (client: SpdyClient, port: number, requestid: string) => {
       const headers = { port: String(port), requestid };
@@ -232,17 +259,11 @@ describe('streaming on the kernel', function () {
     });
 
     it('carries many connections at once, half-closed, also in a pod on the host’s network', async () => {
-      const echo = createServer({ allowHalfOpen: true }, (socket) => {
-        socket.on('error', () => socket.destroy());
-        socket.pipe(socket);
-      });
-      await new Promise<void>((resolve) => echo.listen(0, '127.0.0.1', resolve));
-      const { port } = echo.address() as AddressInfo;
-      const config = podConfig(testHost.dir);
-      const security = { ...config.security, namespaces: { ...config.security.namespaces, network: 'node' as const } };
-      const onHost = await host.runtime.sandboxes.run({ config: { ...config, security }, runtimeHandler: '' }, call());
-      const client = await spdyClient(server.urlFor(portsOf(onHost)), ['portforward.k8s.io']);
-      const connections = await Promise.all(Array.from({ length: 20 }, (_, i) => forward(client, port, String(i))));
+      const echo = await echoOnHost();
+      const client = await spdyClient(server.urlFor(portsOf(echo.sandboxId)), ['portforward.k8s.io']);
+      const connections = await Promise.all(
+        Array.from({ length: 20 }, (_, i) => forward(client, echo.port, String(i))),
+      );
       connections.forEach(({ data }, i) => {
         data.send(Buffer.alloc(300_000, i));
         data.end();
@@ -304,6 +325,26 @@ describe('streaming on the kernel', function () {
       await until(async () => !(await running('4712')), 'the command to be killed');
     });
 
+    it('forwards a port over channels of its own', async () => {
+      const echo = await echoOnHost();
+      const request: StreamingRequest = { kind: 'portforward', sandboxId: echo.sandboxId, ports: [echo.port] };
+      const session = await connect(request, 'v4.channel.k8s.io');
+      const head = Buffer.from([echo.port & 0xff, echo.port >> 8]).toString();
+      session.socket.send(Buffer.from('\0hello'));
+      await until(() => session.text(0) === `${head}hello`, 'the echo');
+      assert.equal(session.text(1), head);
+      session.socket.close();
+      await session.closed;
+      echo.close();
+    });
+
+    it('agrees to carry SPDY in a tunnel', async () => {
+      const echo = await echoOnHost();
+      const request: StreamingRequest = { kind: 'portforward', sandboxId: echo.sandboxId, ports: [] };
+      assert.equal(await tunnelUpgrade(server.urlFor(request)), 'SPDY/3.1+portforward.k8s.io');
+      echo.close();
+    });
+
     it('refuses protocols it does not know', async () => {
       await assert.rejects(connect(shell('true'), 'v9.channel.k8s.io'), /403/);
     });
@@ -353,3 +394,24 @@ describe('streaming on the kernel', function () {
     await until(settled, `descriptors to be closed: ${before.join()} before, ${files('self')},${files(shimPid)} after`);
   });
 });
+
+/** The protocol that a server chooses for kubectl's tunnel. */
+function tunnelUpgrade(url: string): Promise<string | undefined> {
+  return new Promise((resolve, reject) => {
+    const request = httpRequest(url, {
+      headers: {
+        connection: 'Upgrade',
+        upgrade: 'websocket',
+        'sec-websocket-version': '13',
+        'sec-websocket-key': Buffer.alloc(16).toString('base64'),
+        'sec-websocket-protocol': 'SPDY/3.1+portforward.k8s.io',
+      },
+    });
+    request.on('error', reject);
+    request.on('upgrade', (response, socket) => {
+      socket.destroy();
+      resolve(response.headers['sec-websocket-protocol']);
+    });
+    request.end();
+  });
+}
