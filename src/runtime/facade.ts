@@ -263,6 +263,8 @@ export interface UsageView {
   };
   readonly swap?: { readonly availableBytes: number; readonly usageBytes: number };
   readonly io?: { readonly psi: PsiStats };
+  /** Processes and threads, as the pids controller counts them. */
+  readonly tasks?: number;
 }
 
 export interface ContainerStatsView extends UsageView {
@@ -275,7 +277,6 @@ export interface SandboxStatsView extends UsageView {
   readonly containers: readonly ContainerStatsView[];
   /** Interfaces of the pod's own network, without its loopback; empty in the host's. */
   readonly interfaces: readonly InterfaceUsage[];
-  readonly processes?: number;
 }
 
 /** Counters since the interface was made. */

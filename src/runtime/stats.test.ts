@@ -9,6 +9,7 @@ const sample = (timestamp: bigint, usage: bigint): CgroupStats =>
     cpu: { usage },
     memory: { workingSet: 5, usage: 7, rss: 3, swap: { usage: 2, limit: 10 } },
     io: { devices: [] },
+    pids: { current: 3 },
   }) as unknown as CgroupStats;
 
 describe('usage', () => {

@@ -51,7 +51,7 @@ export class UsageSampler {
   }
 }
 
-export function usageView({ timestamp, cpu, memory, io }: CgroupStats, rate: bigint | undefined): UsageView {
+export function usageView({ timestamp, cpu, memory, io, pids }: CgroupStats, rate: bigint | undefined): UsageView {
   const { swap } = memory;
   return {
     timestamp,
@@ -73,5 +73,6 @@ export function usageView({ timestamp, cpu, memory, io }: CgroupStats, rate: big
       ? {}
       : { swap: { usageBytes: swap.usage, availableBytes: Math.max(0, (swap.limit ?? swap.usage) - swap.usage) } }),
     ...(io.psi === undefined ? {} : { io: { psi: io.psi } }),
+    tasks: pids.current,
   };
 }

@@ -65,7 +65,7 @@ describe('events and usage on the kernel', function () {
       second.interfaces.map(({ name }) => name),
       ['eth0'],
     );
-    assert.ok((second.processes ?? 0) >= 1);
+    assert.ok((second.tasks ?? 0) >= 1);
     assert.equal(second.containers[0]?.container.id, busy);
     assert.ok((second.containers[0].memory?.workingSetBytes ?? -1) >= 0);
     const wire = wireSandboxStats(second);

@@ -62,9 +62,7 @@ export function wireSandboxStats(stats: SandboxStatsView): wire.PodSandboxStats 
       memory: memory(stats),
       network: network(stats),
       process:
-        stats.processes === undefined
-          ? undefined
-          : { timestamp: stats.timestamp, processCount: wrapped(stats.processes) },
+        stats.tasks === undefined ? undefined : { timestamp: stats.timestamp, processCount: wrapped(stats.tasks) },
       containers: stats.containers.map(wireContainerStats),
       io: io(stats),
     },

@@ -30,7 +30,6 @@ export async function sandboxStats(
     sandbox,
     containers,
     interfaces,
-    ...(usage === undefined ? {} : { processes: deps.cgroups.pids(record.cgroupPath).length }),
   };
 }
 
