@@ -6,6 +6,7 @@ import { sleep } from '../../src/kit/deadline.js';
 import { isKind } from '../../src/kit/errors.js';
 import type { ContainerConfig, Mount, NamespaceOptions, PodSandboxConfig } from '../../src/runtime/model.js';
 import {
+  assertNothingLeft,
   call,
   containerConfig,
   logText,
@@ -30,10 +31,9 @@ describe('pods and containers on the kernel', function () {
     clean = traces(testHost);
   });
   after(() => testHost.destroy());
-  afterEach(async () => {
+  afterEach(async function () {
     for (const pod of pods.splice(0)) await host.runtime.sandboxes.remove(pod, call());
-    assert.deepEqual(traces(testHost), clean, 'something was left behind');
-    assert.deepEqual(await host.runtime.maintenance.orphans(), []);
+    await assertNothingLeft(testHost, host, clean, this.currentTest?.title ?? '');
   });
 
   const namespaces = (changes: Partial<NamespaceOptions>): NamespaceOptions => ({

@@ -4,6 +4,7 @@ import { release } from 'node:os';
 import { join } from 'node:path';
 import type { ContainerConfig, NamespaceOptions } from '../../src/runtime/model.js';
 import {
+  assertNothingLeft,
   call,
   containerConfig,
   makeTestHost,
@@ -110,7 +111,7 @@ describe('files of images in user namespaces', function () {
   after(() => testHost.destroy());
   afterEach(async () => {
     for (const pod of pods.splice(0)) await host.runtime.sandboxes.remove(pod, call());
-    assert.deepEqual(traces(testHost), clean, 'something was left behind');
+    await assertNothingLeft(testHost, host, clean, 'a test');
   });
 
   const run = async (options: NamespaceOptions = namespaces()): Promise<string> => {

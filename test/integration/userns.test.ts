@@ -15,6 +15,7 @@ import { join } from 'node:path';
 import { isKind } from '../../src/kit/errors.js';
 import type { ContainerConfig, PodSandboxConfig } from '../../src/runtime/model.js';
 import {
+  assertNothingLeft,
   call,
   containerConfig,
   logText,
@@ -42,8 +43,7 @@ describe('pods in user namespaces', function () {
   after(() => testHost.destroy());
   afterEach(async () => {
     for (const pod of pods.splice(0)) await host.runtime.sandboxes.remove(pod, call());
-    assert.deepEqual(traces(testHost), clean, 'something was left behind');
-    assert.deepEqual(await host.runtime.maintenance.orphans(), []);
+    await assertNothingLeft(testHost, host, clean, 'a test');
   });
 
   const run = async (

@@ -1,10 +1,13 @@
+import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 import { loadConfig, type Config } from '../../src/config.js';
 import { openRuntime } from '../../src/compose/runtime.js';
 import type { Call } from '../../src/kit/call.js';
+import { sleep } from '../../src/kit/deadline.js';
 import { silentObserver, type Observer } from '../../src/kit/observer.js';
 import type { Runtime } from '../../src/runtime/facade.js';
 import type { Parts } from '../../src/runtime/parts.js';
@@ -213,4 +216,21 @@ function shimsBelow(state: string): string[] {
       return false;
     }
   });
+}
+
+/** Asserts that nothing was left, of a host where the dying may take a moment to be gone. */
+export async function assertNothingLeft(
+  host: TestHost,
+  opened: OpenHost,
+  clean: Record<string, unknown>,
+  after: string,
+): Promise<void> {
+  const look = async () => ({ orphans: await opened.runtime.maintenance.orphans(), traces: traces(host) });
+  const wanted = { orphans: [], traces: clean };
+  let found = await look();
+  for (let i = 0; i < 40 && !isDeepStrictEqual(found, wanted); i++) {
+    await sleep(50);
+    found = await look();
+  }
+  assert.deepEqual(found, wanted, `left behind after ${after}`);
 }
