@@ -78,7 +78,14 @@ export function dialsSuite(current: () => Bench): void {
           accepted.push(socket);
           end(socket);
         });
-        const sockets = await Promise.all(Array.from({ length: 10 }, () => bench.shim.dial(portOf(server), newCall())));
+        // A reset may come before the connection was seen to stand: then it is the answer.
+        const dials = Array.from({ length: 10 }, () =>
+          bench.shim.dial(portOf(server), newCall()).catch((error: unknown) => {
+            if (!/ECONNRESET/.test(String(error))) throw error;
+            return undefined;
+          }),
+        );
+        const sockets = (await Promise.all(dials)).filter((socket) => socket !== undefined);
         for (const socket of sockets) {
           socket.on('error', () => undefined);
           socket.write('x');
