@@ -408,7 +408,11 @@ describe('pods and containers on the kernel', function () {
       execFileSync('mount', ['-t', 'tmpfs', 'none', join(source, 'inner')]);
     });
     afterEach(() => {
-      execFileSync('umount', ['-R', '-l', source]);
+      const mounted = readFileSync('/proc/self/mountinfo', 'utf8')
+        .split('\n')
+        .map((line) => line.split(' ')[4] ?? '')
+        .filter((path) => path === source || path.startsWith(`${source}/`));
+      for (const path of mounted.reverse()) execFileSync('umount', ['-l', path]);
       rmSync(source, { recursive: true });
     });
 
