@@ -95,9 +95,17 @@ disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.snapshotter.
 function importIntoContainerd(socket: string, name: string, layout: string, dir: string): void {
   const archive = join(dir, 'image.tar');
   execFileSync('tar', ['-C', layout, '-cf', archive, '.']);
-  execFileSync('ctr', ['-a', socket, '-n', 'k8s.io', 'image', 'import', '--index-name', name, archive], {
-    stdio: 'pipe',
-  });
+  // Its garbage collector may take what a first import has just brought.
+  for (let attempt = 1; ; attempt++) {
+    try {
+      execFileSync('ctr', ['-a', socket, '-n', 'k8s.io', 'image', 'import', '--index-name', name, archive], {
+        stdio: 'pipe',
+      });
+      return;
+    } catch (error) {
+      if (attempt === 5) throw error;
+    }
+  }
 }
 
 function launch(path: string, args: readonly string[], dir: string, env: NodeJS.ProcessEnv): ChildProcess {
