@@ -82,6 +82,8 @@ export async function runPodSandbox(input: RunPodSandboxInput, deps: RunPodSandb
       () => deps.shims.launch(id, paths.podDir(id)),
       async () => void (await residue.clean('shim', id)),
     );
+    // Its first container comes soon; what follows here leaves cgroups alone.
+    deps.cgroups.expectEntry(shimCgroup(deps.settings.cgroupParent), shim.pid);
     if (namespaces.own.includes('net')) {
       undo.before('unpin network namespace', async () => void (await residue.clean('netns', paths.netnsPin(id))));
     }
@@ -114,8 +116,6 @@ export async function runPodSandbox(input: RunPodSandboxInput, deps: RunPodSandb
       });
     });
     undo.commit();
-    // Its first container comes next.
-    deps.cgroups.expectEntry(shimCgroup(deps.settings.cgroupParent), shim.pid);
     return id;
   } catch (error) {
     await undo.run();
