@@ -48,6 +48,9 @@ export interface OpenedRuntime {
  * directory when another does.
  */
 export async function openRuntime(config: Config, observer: Observer): Promise<OpenedRuntime> {
+  if (config.cgroup.driver !== 'cgroupfs') {
+    throw new RuntimeError('unimplemented', `cgroup.driver: ${config.cgroup.driver} is not offered by this release`);
+  }
   const native = openNative();
   const note: Observer['note'] = (level, message, facts) => observer.note(level, message, facts);
   for (const dir of [config.root, config.state]) prepareDirectory(dir);
