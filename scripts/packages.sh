@@ -16,6 +16,8 @@ test|docker-registry|command -v docker-registry|pulls are tested against a real 
 test|ca-certificates|test -d /etc/ssl/certs|TLS to registries
 test|openssl|command -v openssl|makes the registry's test certificates
 test|libseccomp2|ls /usr/lib/*/libseccomp.so.2|seccomp programs are compared with its output
+test|skopeo|command -v skopeo|writes archives that imports are tried with
+test|umoci|command -v umoci|unpacks images beside our unpacker
 check|clang-format|command -v clang-format|checks the layout of the C sources
 vm|qemu-system-x86|command -v qemu-system-x86_64|boots the cgroup v2 test machine
 vm|cpio|command -v cpio|packs the test machine's first file system

@@ -26,7 +26,7 @@ export function nonEmpty(path: string, value: string): string {
 
 /** One line: control characters would let a value leave its line in a file or in a log. */
 export function line(path: string, value: string): string {
-  // eslint-disable-next-line no-control-regex
+  // eslint-disable-next-line no-control-regex -- control bytes are what this looks for
   if (/[\u0000-\u001f\u007f]/.test(value)) throw invalid(path, 'must not contain control characters');
   return value;
 }
