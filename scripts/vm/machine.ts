@@ -39,7 +39,7 @@ function commandLine({ kernel, base, app }: Machine): string[] {
   ];
 }
 
-/** Boots the machine and gives each event to `onEvent`; everything else goes to `log`. Ends when it powers off. */
+/** Boots the machine and gives each event to `onEvent`; everything else goes to `log`. Ended by force after `timeoutMs` without an event. Ends when it powers off. */
 export async function runMachine(
   machine: Machine,
   log: string,
@@ -52,7 +52,7 @@ export async function runMachine(
     env: { ...process.env, TMPDIR: machine.temporary },
   });
   const timer = setTimeout(() => {
-    console.error(`The test machine did not end within ${timeoutMs / 1000} s; its console is in ${log}`);
+    console.error(`The test machine reported nothing for ${timeoutMs / 1000} s; its console is in ${log}`);
     child.kill('SIGKILL');
   }, timeoutMs);
   const stop = (): void => void child.kill('SIGKILL');
@@ -62,7 +62,9 @@ export async function runMachine(
     for await (const line of createInterface({ input: child.stdout })) {
       output.write(`${line}\n`);
       const event = eventOf(line);
-      if (event !== undefined) onEvent(event);
+      if (event === undefined) continue;
+      timer.refresh();
+      onEvent(event);
     }
     if (child.exitCode === null && child.signalCode === null) await once(child, 'exit');
   } finally {
