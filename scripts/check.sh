@@ -27,7 +27,7 @@ run lint $bin/eslint .
 run format $bin/prettier --check --log-level warn .
 run 'C format' check_c_format
 run layers $bin/tsx scripts/check-layers.ts
-run 'generated CRI code' $bin/tsx scripts/generate-cri.ts --check
+run 'generated API code' $bin/tsx scripts/generate-api.ts --check
 run 'generated configuration schema' $bin/tsx scripts/generate-schema.ts --check
 [ -z "$failed" ] || {
     echo "failed: ${failed#, }" >&2
