@@ -1,13 +1,13 @@
 import type { Readable } from 'node:stream';
 import { sleep, throwIfCancelled } from '../../kit/deadline.js';
 import { isKind, RuntimeError } from '../../kit/errors.js';
+import { SharedWork } from '../../kit/shared-work.js';
 import type { ContentStore, Ingest } from './content.js';
 import type { Gate } from './gate.js';
 import type { Endpoint } from './hosts.js';
 import { connectionError } from './http.js';
 import type { Descriptor } from './manifest.js';
 import type { RegistrySession } from './registry.js';
-import { SharedWork } from './shared-work.js';
 
 /** How far a blob's file has come. The file may be renamed when it is whole; an open descriptor stays good. */
 export interface Growth {

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import type { Call } from '../../kit/call.js';
 import { messageOf } from '../../kit/errors.js';
 import type { Observer } from '../../kit/observer.js';
+import { SharedWork } from '../../kit/shared-work.js';
 import type { Image, RegistryAuth, StringMap } from '../model.js';
 import type { Snapshotter } from '../snapshots/snapshotter.js';
 import { openContentStore, type ContentStore } from './content.js';
@@ -17,7 +18,6 @@ import { pullImage } from './pull.js';
 import { formatReference, parseReference } from './reference.js';
 import { createRegistry } from './registry.js';
 import { readRootFile } from './root-file.js';
-import { SharedWork } from './shared-work.js';
 import { openImageStore, type ImageStore, type MetadataStore } from './store.js';
 import { createUnpacker } from './unpack.js';
 

@@ -1,12 +1,12 @@
 import { chmod, chown, open, stat, utimes } from 'node:fs/promises';
 import { isKind, RuntimeError } from '../../kit/errors.js';
+import { SharedWork } from '../../kit/shared-work.js';
 import type { Layer, LayerStage, Snapshotter } from '../snapshots/snapshotter.js';
 import type { ContentStore } from './content.js';
 import type { Downloads, Growth } from './download.js';
 import { chainIds, type Descriptor } from './manifest.js';
 import type { PullProgress } from './progress.js';
 import type { RegistrySession } from './registry.js';
-import { SharedWork } from './shared-work.js';
 import type { Unpacked, Unpacker } from './unpack.js';
 
 /**

@@ -1,4 +1,4 @@
-import { RuntimeError } from '../../kit/errors.js';
+import { RuntimeError } from './errors.js';
 
 interface Flight<P, T> {
   readonly controller: AbortController;
