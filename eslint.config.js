@@ -4,7 +4,7 @@ import tseslint from 'typescript-eslint';
 
 /** Import cycles and layers are not checked here but by scripts/check-layers.ts. */
 export default defineConfig(
-  globalIgnores(['dist/', 'build/', 'node_modules/', 'api/cri/v1/generated/', '**/*.cjs', '**/*.mjs', '**/*.js']),
+  globalIgnores(['dist/', 'build/', 'node_modules/', 'api/**/generated/', '**/*.cjs', '**/*.mjs', '**/*.js']),
   eslint.configs.recommended,
   tseslint.configs.recommended,
   {
