@@ -1,7 +1,7 @@
 import { lstatSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { spawnUnpack } from '../../src/runtime/images/unpack-helper.js';
+import { spawnHelper } from '../../src/kit/helper-process.js';
 import { unpackHelper } from './image-store.js';
 
 /** Runs berth-unpack by itself on archives given as bytes. */
@@ -29,7 +29,7 @@ export function createUnpackRun(): UnpackRun {
   mkdirSync(outside);
   const layer = (name: string): string => join(root, name);
   const run = async (args: string[], dirs: string[], input: Buffer): Promise<UnpackOutcome> => {
-    const helper = spawnUnpack(unpackHelper, args, dirs);
+    const helper = spawnHelper(unpackHelper, args, dirs);
     const chunks: Buffer[] = [];
     helper.stdout.on('data', (chunk: Buffer) => void chunks.push(chunk));
     helper.stdin.on('error', () => undefined);

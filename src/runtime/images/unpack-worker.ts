@@ -5,8 +5,8 @@ import { pipeline } from 'node:stream/promises';
 import { promisify } from 'node:util';
 import { parentPort } from 'node:worker_threads';
 import { asRuntimeError, messageOf, RuntimeError } from '../../kit/errors.js';
+import { checkHelperExit, spawnHelper, type HelperExit, type HelperProcess } from '../../kit/helper-process.js';
 import { decompressor, detectCompression } from './decompress.js';
-import { checkExit, spawnUnpack, type UnpackProcess } from './unpack-helper.js';
 import type { ToWorker, FromWorker, UnpackOrder, SettleOrder } from './unpack.js';
 
 /**
@@ -25,7 +25,7 @@ const patienceMs = 1_000;
 let available = 0;
 let wake = (): void => undefined;
 let aborted = false;
-let current: UnpackProcess | undefined;
+let current: HelperProcess | undefined;
 
 const port = parentPort;
 if (port === null) throw new Error('unpack-worker runs in a worker thread only');
@@ -98,7 +98,7 @@ async function unpack(order: UnpackOrder): Promise<{ diffId: string; uncompresse
   const decompress = order.size === 0 ? undefined : decompressor(detectCompression(await firstBytes(order)));
   const hash = createHash('sha256');
   let uncompressed = 0;
-  const helper = spawnUnpack(order.helper, ['extract', ...order.flags], [order.dir]);
+  const helper = spawnHelper(order.helper, ['extract', ...order.flags], [order.dir]);
   current = helper;
   const report = collect(helper.stdout);
   async function* hashed(source: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
@@ -120,7 +120,7 @@ async function unpack(order: UnpackOrder): Promise<{ diffId: string; uncompresse
 
 async function settle(order: SettleOrder): Promise<Uint8Array> {
   const args = ['settle', ...order.flags, String(order.lowerDirs.length)];
-  const helper = spawnUnpack(order.helper, args, [order.dir, ...order.lowerDirs]);
+  const helper = spawnHelper(order.helper, args, [order.dir, ...order.lowerDirs]);
   current = helper;
   const output = collect(helper.stdout);
   helper.stdin.end(order.report);
@@ -131,8 +131,10 @@ async function settle(order: SettleOrder): Promise<Uint8Array> {
   return await output;
 }
 
+const checkExit = (outcome: HelperExit): void => checkHelperExit(outcome, 'unpack layer', 'corrupt');
+
 /** When both the stream and the helper fail, the helper knows why: its death is what broke the stream. */
-async function finish(helper: UnpackProcess, feed: Promise<unknown>): Promise<void> {
+async function finish(helper: HelperProcess, feed: Promise<unknown>): Promise<void> {
   let failure: unknown;
   await feed.catch((error: unknown) => {
     failure = error;
