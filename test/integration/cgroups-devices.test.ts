@@ -10,6 +10,7 @@ import { loadLibrary } from '../../src/native/library.js';
 import { compileDeviceProgram } from '../../src/runtime/cgroups/device-program.js';
 import { detectLayout } from '../../src/runtime/cgroups/layout.js';
 import type { DeviceRule } from '../../src/runtime/cgroups/types.js';
+import { skip } from '../support/skip.js';
 
 const run = promisify(execFile);
 
@@ -21,7 +22,7 @@ describe('device programs of cgroup v2', () => {
   before(function () {
     const text = (name: string): string => readFileSync(`/proc/${name}`, 'utf8');
     const { v2Root } = detectLayout(text('self/mountinfo'), text('cgroups'), '/sys/fs/cgroup');
-    if (process.getuid?.() !== 0 || v2Root === undefined) this.skip();
+    if (process.getuid?.() !== 0 || v2Root === undefined) skip(this, 'needs root and a cgroup v2 hierarchy');
     dir = join(v2Root, `berth-test-devices-${process.pid}`);
     programs = deviceProgramCalls(loadLibrary(), process.arch);
   });

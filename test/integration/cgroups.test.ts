@@ -10,6 +10,7 @@ import { deviceProgramCalls } from '../../src/native/bpf.js';
 import { loadLibrary } from '../../src/native/library.js';
 import { openCgroups } from '../../src/runtime/cgroups/cgroups.js';
 import type { CgroupHandle, Cgroups } from '../../src/runtime/cgroups/types.js';
+import { skip } from '../support/skip.js';
 
 /** Runs on the host's own cgroup version: v1 or hybrid on a developer's machine, v2 in the VM. */
 describe('cgroups on this kernel', () => {
@@ -18,7 +19,7 @@ describe('cgroups on this kernel', () => {
   let cgroups: Cgroups;
 
   before(function () {
-    if (process.getuid?.() !== 0) this.skip();
+    if (process.getuid?.() !== 0) skip(this, 'needs root');
     cgroups = openCgroups({ bpf: deviceProgramCalls(loadLibrary(), process.arch) });
   });
 
@@ -239,7 +240,7 @@ describe('cgroups on this kernel', () => {
     const path = `${base}/c1`;
 
     before(function () {
-      if (!onV2()) this.skip();
+      if (!onV2()) skip(this, 'the controllers are not on cgroup v2 here');
     });
 
     it('writes unified keys verbatim, and takes all back when one is refused', async () => {

@@ -8,6 +8,7 @@ import { isKind, type ErrorKind } from '../../src/kit/errors.js';
 import { openTestImageStore, testCall, type TestImageStore } from '../support/image-store.js';
 import { tar, type TarEntry } from '../support/tar-builder.js';
 import { buildTestImage, testImageParts } from '../support/test-image.js';
+import { skip } from '../support/skip.js';
 
 describe('import', function () {
   this.timeout(20_000);
@@ -75,7 +76,7 @@ describe('import', function () {
   });
 
   it('reads what skopeo writes for docker, links and all', async function () {
-    if (!existsSync('/usr/bin/skopeo')) this.skip();
+    if (!existsSync('/usr/bin/skopeo')) skip(this, 'skopeo is not installed');
     const target = `docker-archive:${join(dir, 'saved.tar')}:library/test:1`;
     const image = buildTestImage(join(dir, 'two'), {
       name,
@@ -90,7 +91,7 @@ describe('import', function () {
   });
 
   it('is read by skopeo in turn: the content store is an OCI layout', async function () {
-    if (!existsSync('/usr/bin/skopeo')) this.skip();
+    if (!existsSync('/usr/bin/skopeo')) skip(this, 'skopeo is not installed');
     await store.images.import(layout(), {}, testCall());
     const out = execFileSync('skopeo', ['inspect', `oci:${join(store.root, 'content')}:${name}`], { encoding: 'utf8' });
     assert.equal((JSON.parse(out) as { Os: string }).Os, 'linux');

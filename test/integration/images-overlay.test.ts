@@ -7,6 +7,7 @@ import { openTestImageStore, testCall, type TestImageStore } from '../support/im
 import type { TarEntry } from '../support/tar-builder.js';
 import { buildTestImage } from '../support/test-image.js';
 import { listTree } from '../support/unpack-run.js';
+import { skip } from '../support/skip.js';
 
 /** Layers that were unpacked alone and at the same time must look, stacked, as if applied one after the other. */
 const layers: readonly (readonly TarEntry[])[] = [
@@ -53,7 +54,7 @@ describe('a stack of layers', function () {
   let store: TestImageStore;
   let dir: string;
   before(async function () {
-    if (!existsSync('/usr/bin/umoci')) this.skip();
+    if (!existsSync('/usr/bin/umoci')) skip(this, 'umoci is not installed');
     store = await openTestImageStore();
     dir = mkdtempSync(join(tmpdir(), 'berth-overlay-'));
     const layout = buildTestImage(join(dir, 'layout'), { name: 'docker.io/library/test:1', bare: true, layers });

@@ -21,6 +21,7 @@ import type { NetworkRequest } from '../../src/runtime/network/pod-network.js';
 import { pluginSpawner } from '../../src/runtime/network/spawn-plugin.js';
 import { namespaceNetlink } from '../support/namespace-netlink.js';
 import { outsideOwnNamespace, reportTestsOf } from '../support/own-network-namespace.js';
+import { skip } from '../support/skip.js';
 
 const call = { signal: new AbortController().signal, observer: silentObserver };
 const debianPlugins = '/usr/lib/cni';
@@ -138,7 +139,7 @@ function tests(): void {
 
   for (const version of ['0.3.1', '0.4.0', '1.0.0']) {
     it(`attaches and detaches with Debian's plugins, version ${version}`, async function () {
-      if (!existsSync(join(debianPlugins, 'bridge'))) this.skip();
+      if (!existsSync(join(debianPlugins, 'bridge'))) skip(this, `no CNI plugins in ${debianPlugins}`);
       configure('10-pod.conflist', bridgeList(version));
       const network = open();
       assert.deepEqual(network.status(), { ready: true, reason: '', message: '' });
@@ -164,7 +165,7 @@ function tests(): void {
   }
 
   it('detaches after a restart, with the namespace gone and the configuration removed', async function () {
-    if (!existsSync(join(debianPlugins, 'bridge'))) this.skip();
+    if (!existsSync(join(debianPlugins, 'bridge'))) skip(this, `no CNI plugins in ${debianPlugins}`);
     configure('10-pod.conflist', bridgeList('1.0.0'));
     const a = pod('a');
     await open().attach(a, call);
@@ -176,7 +177,7 @@ function tests(): void {
   });
 
   it('frees what dead sandboxes held', async function () {
-    if (!existsSync(join(debianPlugins, 'bridge'))) this.skip();
+    if (!existsSync(join(debianPlugins, 'bridge'))) skip(this, `no CNI plugins in ${debianPlugins}`);
     configure('10-pod.conflist', bridgeList('1.0.0'));
     const network = open();
     await network.attach(pod('a'), call);

@@ -23,6 +23,7 @@ import { defaultSeccompProfile } from '../../src/runtime/plan/seccomp/default-pr
 import { readSeccompProfile } from '../../src/runtime/plan/seccomp/profile.js';
 import { runPlan, runPlans } from '../support/plan/exec-tool.js';
 import { testFacts, testRoot, testSpec, type SpecChanges, type TestRoot } from '../support/plan/specs.js';
+import { skip } from '../support/skip.js';
 
 /** What launch plans do with filters, cgroups, propagation and user namespaces, on the real kernel. */
 describe('launch plans and privileges', function () {
@@ -95,7 +96,7 @@ describe('launch plans and privileges', function () {
     const name = `/berth-plan-test-${process.pid}`;
     const own = join(hierarchy, name);
     before(function () {
-      if (!existsSync(join(hierarchy, 'cgroup.procs'))) this.skip();
+      if (!existsSync(join(hierarchy, 'cgroup.procs'))) skip(this, `no cgroups in ${hierarchy}`);
       mkdirSync(own);
     });
     after(() => {
@@ -203,7 +204,8 @@ describe('launch plans and privileges', function () {
       // tmpfs can be idmapped since Linux 6.3.
       const TMPFS = 0x01021994;
       const [major = 0, minor = 0] = release().split('.').map(Number);
-      if (statfsSync(dir).type === TMPFS && major * 100 + minor < 603) this.skip();
+      if (statfsSync(dir).type === TMPFS && major * 100 + minor < 603)
+        skip(this, 'tmpfs of this kernel cannot be idmapped');
     });
     const podPlan: LaunchPlan = {
       kind: 'sandbox',

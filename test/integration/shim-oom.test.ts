@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { build, cgroupPlan, openBench, plainBuild, until, type Bench } from './shim-harness.js';
+import { skip } from '../support/skip.js';
 
 /** A memory cgroup of the test's own below the root of whichever hierarchy has the controller. */
 function memoryCgroup(): { readonly dir: string; readonly oomFile: string; readonly limit: string } | undefined {
@@ -24,7 +25,7 @@ describe('a container over its memory limit', function () {
   let bench: Bench;
 
   before(function () {
-    if (cgroup === undefined) this.skip();
+    if (cgroup === undefined) skip(this, 'no memory controller can be used here');
     build(plainBuild);
     mkdirSync(cgroup.dir);
     writeFileSync(cgroup.limit, String(16 << 20));

@@ -12,6 +12,7 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { skip } from './skip.js';
 
 const marker = 'BERTH_TEST_NAMESPACE';
 
@@ -35,7 +36,7 @@ export function reportTestsOf(suite: string, url: string): void {
   describe(suite, function () {
     if (process.getuid?.() !== 0) {
       it('needs root', function () {
-        this.skip();
+        skip(this, 'needs root');
       });
       return;
     }
@@ -49,7 +50,7 @@ export function reportTestsOf(suite: string, url: string): void {
     for (const { title } of report.passes) it(title, () => undefined);
     for (const { title } of report.pending) {
       it(title, function () {
-        this.skip();
+        skip(this, 'inside its network namespace too');
       });
     }
     for (const { title, err } of report.failures) {

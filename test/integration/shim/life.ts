@@ -17,6 +17,7 @@ import {
   type Build,
 } from '../shim-harness.js';
 import { aliveAs, getLinks, golden, linkNames, nonsense, rawHello } from './by-hand.js';
+import { skip } from '../../support/skip.js';
 
 /** The pod's namespaces, and the life of the shim itself. */
 export function lifeSuite(current: () => Bench, which: Build): void {
@@ -141,7 +142,7 @@ export function lifeSuite(current: () => Bench, which: Build): void {
     });
 
     it('costs little', function () {
-      if (which.sanitized) return this.skip();
+      if (which.sanitized) skip(this, 'sanitizers cost memory');
       const { pid } = bench.shim;
       const [pss, anonymous] = [memory(pid, 'Pss'), memory(pid, 'Pss_Anon')];
       console.log(
