@@ -11,7 +11,7 @@ import type { Parts } from '../parts.js';
 import { compilePlan } from '../plan/compile.js';
 import type { LaunchPlan } from '../plan/plan.js';
 import { containerSpec } from '../spec/container-spec.js';
-import { containerNamespaces } from '../spec/namespaces.js';
+import { containerNamespaces, sandboxNamespaces } from '../spec/namespaces.js';
 import type { OciDeviceRule, OciSpec } from '../spec/oci.js';
 import { parseRlimits } from '../spec/rlimits.js';
 import { signalName } from '../spec/signals.js';
@@ -198,9 +198,9 @@ async function build(
     sandbox.mappings === undefined ? undefined : isForEveryone,
   );
   const namespaces = containerNamespaces(sandbox.config.security.namespaces, security.namespaces, {
-    // The hierarchy can be mounted by who owns the namespace it is seen in.
-    cgroupNamespace: deps.cgroups.layout.version === 'v2' && (!security.privileged || sandbox.mappings !== undefined),
-    userNamespace: sandbox.mappings !== undefined,
+    cgroupVersion: deps.cgroups.layout.version,
+    privileged: security.privileged,
+    mapped: sandbox.mappings !== undefined,
   });
   checkTarget(namespaces.pid, sandbox.id, deps);
   const spec = containerSpec({
@@ -215,7 +215,7 @@ async function build(
       hosts: paths.podFile(sandbox.id, 'hosts'),
       hostname: paths.podFile(sandbox.id, 'hostname'),
       resolvConf: paths.podFile(sandbox.id, 'resolv.conf'),
-      shm: sandbox.config.security.namespaces.ipc === 'pod' ? { held: shmName } : { host: true },
+      shm: sandboxNamespaces(sandbox.config.security.namespaces).shm === 'pod' ? { held: shmName } : { host: true },
     },
     devices,
     lastCapability: deps.kernel.lastCapability,

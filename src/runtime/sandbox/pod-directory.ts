@@ -4,6 +4,7 @@ import { rootOf, type IdMappings } from '../idmap/mapping.js';
 import type { PodSandboxConfig } from '../model.js';
 import { hostnameFile, hostsFile, resolvConf } from '../network/pod-files.js';
 import type { HostPaths } from '../settings.js';
+import type { SandboxNamespaces } from '../spec/namespaces.js';
 
 /**
  * A pod's directory lies on tmpfs and is ours alone: each call takes some microseconds, a tenth of what handing it to
@@ -29,11 +30,15 @@ export function openToMappedRoot(dir: string, mappings: IdMappings | undefined):
 export async function writePodFiles(
   id: string,
   config: PodSandboxConfig,
-  ips: readonly string[],
-  mappings: IdMappings | undefined,
+  pod: {
+    readonly names: SandboxNamespaces['names'];
+    readonly ips: readonly string[];
+    readonly mappings: IdMappings | undefined;
+  },
   paths: HostPaths,
 ): Promise<void> {
-  const host = config.security.namespaces.network === 'node';
+  const { ips, mappings } = pod;
+  const host = pod.names === 'node';
   const hostname = host ? '' : config.hostname;
   const contents = [
     ['hosts', hostsFile({ hostname, ips, host })],

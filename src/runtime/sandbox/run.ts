@@ -13,7 +13,8 @@ import { compileSandboxPlan } from '../plan/compile-sandbox.js';
 import type { IdMapLine } from '../plan/plan.js';
 import { encodePlan } from '../plan/wire.js';
 import { shmBytes } from '../spec/defaults.js';
-import { admitSysctls, sandboxNamespaces, sysctlPath } from '../spec/namespaces.js';
+import { sandboxNamespaces, type SandboxNamespaces } from '../spec/namespaces.js';
+import { admitDefaultSysctls, admitSysctls, sysctlPath } from '../spec/sysctls.js';
 import { shimCgroup } from '../settings.js';
 import type { SandboxRecord } from '../state/records.js';
 import { makePodDirectory, writePodFiles } from './pod-directory.js';
@@ -51,7 +52,7 @@ export async function runPodSandbox(input: RunPodSandboxInput, deps: RunPodSandb
   const id = host.newId();
   const wanted = namespacesWanted(config.security.namespaces, input.runtimeHandler, deps);
   const namespaces = sandboxNamespaces(wanted);
-  const admitted = admittedSysctls(config, deps);
+  const admitted = admittedSysctls(config, namespaces, deps);
   const cgroup = podCgroup(config, id, deps);
 
   try {
@@ -94,7 +95,7 @@ export async function runPodSandbox(input: RunPodSandboxInput, deps: RunPodSandb
           netnsPin: paths.netnsPin(id),
           hostname: config.hostname,
           sysctls: sysctls.map(([name, value]) => [sysctlPath(name), value]),
-          shm: namespaces.own.includes('ipc') ? { name: shmName, bytes: shmBytes } : undefined,
+          shm: namespaces.shm === 'pod' ? { name: shmName, bytes: shmBytes } : undefined,
           cgroup: namespaces.own.includes('pid') ? pauseJoin : undefined,
           ...(mappings === undefined ? {} : { idMaps: planMaps(mappings) }),
         }),
@@ -103,8 +104,13 @@ export async function runPodSandbox(input: RunPodSandboxInput, deps: RunPodSandb
       return await shim.hold(plan, { ...call, observer });
     });
     held.warnings.forEach((warning) => call.observer.note('warn', warning, { sandbox: id }));
-    const network = await attachNetwork(id, config, shim, undo, deps, { ...call, observer });
-    await undo.step('write pod files', () => writePodFiles(id, config, network?.ips ?? [], mappings, paths));
+    const network =
+      namespaces.network === 'host'
+        ? undefined
+        : await attachNetwork(id, config, shim, undo, deps, { ...call, observer });
+    await undo.step('write pod files', () =>
+      writePodFiles(id, config, { names: namespaces.names, ips: network?.ips ?? [], mappings }, paths),
+    );
     await undo.step('record ready', () => {
       takeUpShim(id, shim, deps);
       registry.updateSandbox(id, {
@@ -154,12 +160,14 @@ function firstRecord(
 }
 
 /** Defaults of the configuration apply where the pod has the namespace and does not say otherwise. */
-function admittedSysctls(config: PodSandboxConfig, deps: RunPodSandboxDeps): [string, string][] {
-  const asked = admitSysctls(config.sysctls, config.security.namespaces);
-  if (config.security.namespaces.network !== 'pod') return asked;
+function admittedSysctls(
+  { sysctls }: PodSandboxConfig,
+  { own }: SandboxNamespaces,
+  { settings }: RunPodSandboxDeps,
+): [string, string][] {
+  const asked = admitSysctls(sysctls, own);
   const names = new Set(asked.map(([name]) => name));
-  const defaults = Object.entries(deps.settings.defaultSysctls).filter(([name]) => !names.has(name));
-  return [...defaults, ...asked];
+  return [...admitDefaultSysctls(settings.defaultSysctls, own).filter(([name]) => !names.has(name)), ...asked];
 }
 
 /** A range of groups may only name groups that the pod's user namespace has. */
@@ -215,8 +223,7 @@ async function attachNetwork(
   undo: Undo,
   deps: RunPodSandboxDeps,
   call: Call,
-): Promise<NetworkResult | undefined> {
-  if (config.security.namespaces.network === 'node') return undefined;
+): Promise<NetworkResult> {
   const status = deps.network.status();
   if (!status.ready) throw new RuntimeError('unavailable', `network not ready: ${status.message}`);
   undo.before('detach network', async () => void (await deps.residue.clean('network', id)));

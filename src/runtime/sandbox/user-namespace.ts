@@ -3,11 +3,9 @@ import { faultOf, linesOf, overlap, type IdKind, type IdMappings } from '../idma
 import { requireUserNamespaces } from '../idmap/support.js';
 import type { NamespaceOptions } from '../model.js';
 import type { Parts } from '../parts.js';
-import { checkUserNamespace, hasUserNamespace } from '../spec/namespaces.js';
+import { hasUserNamespace, namespaceOptionsField as field } from '../spec/namespaces.js';
 
 type UserNamespaceDeps = Pick<Parts, 'registry' | 'userNamespaces' | 'idRanges' | 'settings'>;
-
-const field = 'config.linux.security_context.namespace_options';
 
 /** What a pod asks for with what its handler gives it anyway. */
 export function namespacesWanted(
@@ -25,7 +23,6 @@ export function namespacesWanted(
  */
 export function podMappings(options: NamespaceOptions, deps: UserNamespaceDeps): IdMappings | undefined {
   if (!hasUserNamespace(options)) return undefined;
-  checkUserNamespace(options, field);
   requireUserNamespaces(deps.userNamespaces);
   const mappings = { uids: options.userns?.uids ?? [], gids: options.userns?.gids ?? [] };
   if (mappings.uids.length === 0 && mappings.gids.length === 0) {

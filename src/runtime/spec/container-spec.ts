@@ -11,7 +11,7 @@ import type {
 import { applyChanges, capabilitiesOf } from '../plan/capabilities.js';
 import { defaultMounts } from './defaults.js';
 import { Environment, defaultPath } from './environment.js';
-import type { ContainerNamespaces } from './namespaces.js';
+import { sandboxNamespaces, type ContainerNamespaces, type SandboxNamespaces } from './namespaces.js';
 import type {
   OciCapabilities,
   OciDevice,
@@ -70,6 +70,7 @@ export const heldMountSource = (name: string): string => `held:${name}`;
 export function containerSpec(input: ContainerSpecInput): OciSpec {
   const { config, sandbox } = input;
   const { security } = config;
+  const pod = podNamespaces(input);
   return {
     ociVersion: '1.2.0',
     process: {
@@ -85,7 +86,7 @@ export function containerSpec(input: ContainerSpecInput): OciSpec {
       ...(config.resources.oomScoreAdj === undefined ? {} : { oomScoreAdj: config.resources.oomScoreAdj }),
     },
     root: { path: input.rootfs, readonly: security.readonlyRootfs },
-    ...(sandbox.security.namespaces.network === 'pod' && sandbox.hostname !== '' ? { hostname: sandbox.hostname } : {}),
+    ...(pod.names === 'pod' && sandbox.hostname !== '' ? { hostname: sandbox.hostname } : {}),
     mounts: containerMounts(input),
     annotations: { 'io.kubernetes.cri.container-name': config.metadata.name },
     linux: {
@@ -167,11 +168,14 @@ const ociMapping = ({ containerId, hostId, size }: IdMapping): OciIdMapping => (
 const ociNamespaces = (namespaces: ContainerNamespaces): OciNamespace[] =>
   kindToOci.filter(([kind]) => namespaces[kind].from !== 'host').map(([, type]) => ({ type }));
 
+const podNamespaces = ({ sandbox, mappings }: ContainerSpecInput): SandboxNamespaces =>
+  sandboxNamespaces(sandbox.security.namespaces, mappings !== undefined);
+
 function containerMounts(input: ContainerSpecInput): OciMount[] {
-  const { config, sandbox, files } = input;
+  const { config, files } = input;
   const base = defaultMounts({
     privileged: config.security.privileged,
-    hostNetwork: sandbox.security.namespaces.network === 'node',
+    sys: podNamespaces(input).sys,
     ...(input.mappings === undefined ? {} : { mappings: input.mappings }),
   });
   const shm: OciMount =

@@ -1,4 +1,5 @@
 import { toHost, type IdMappings } from '../idmap/mapping.js';
+import type { SandboxNamespaces } from './namespaces.js';
 import type { OciMount } from './oci.js';
 
 /** What a container must not see although it shares the kernel, as the kubelet asks for it; for `berth run`. */
@@ -30,7 +31,7 @@ export const shmBytes = 64 * 1024 * 1024;
 
 export interface DefaultMountFacts {
   readonly privileged: boolean;
-  readonly hostNetwork: boolean;
+  readonly sys: SandboxNamespaces['sys'];
   /** Of the pod's user namespace; absent without one. */
   readonly mappings?: IdMappings;
 }
@@ -78,7 +79,7 @@ export function defaultMounts(facts: DefaultMountFacts): OciMount[] {
       options: ['nosuid', 'noexec', 'newinstance', 'ptmxmode=0666', 'mode=0620', ...ttyGroup(facts.mappings)],
     },
     { destination: '/dev/mqueue', type: 'mqueue', source: 'mqueue', options: ['nosuid', 'noexec', 'nodev'] },
-    facts.hostNetwork && facts.mappings !== undefined ? hostSys : ownSys(access),
+    facts.sys === 'bound' ? hostSys : ownSys(access),
     {
       destination: '/sys/fs/cgroup',
       type: 'cgroup',

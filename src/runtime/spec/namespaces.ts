@@ -1,43 +1,89 @@
 import { invalid } from '../../kit/errors.js';
 import { keyOf } from '../idmap/mapping.js';
-import type { NamespaceOptions, StringMap } from '../model.js';
+import type { NamespaceMode, NamespaceOptions } from '../model.js';
 
 /**
- * Which namespaces a pod and its containers have. One rule per kind; everything that depends on a namespace (sysctls,
- * hostname, /sys, /dev/shm, network) asks here and nowhere else.
+ * Which namespaces a pod and its containers have, and what follows from each. One table says it; mounts, sysctls, names
+ * and the network ask here and nowhere else. `test/golden/namespaces.txt` spells out every combination.
  */
-export interface SandboxNamespaces {
+export interface SandboxNamespaces extends Consequences {
   /** Made for the pod and held by its shim. */
-  readonly own: readonly ('net' | 'ipc' | 'uts' | 'pid' | 'user')[];
+  readonly own: readonly OwnNamespace[];
 }
 
-export function sandboxNamespaces(options: NamespaceOptions): SandboxNamespaces {
-  const own: ('net' | 'ipc' | 'uts' | 'pid' | 'user')[] = [];
-  // The UTS namespace follows the network: a pod in the host's network also has the host's name.
-  if (options.network === 'pod') own.push('net', 'uts');
-  if (options.ipc === 'pod') own.push('ipc');
-  if (options.pid === 'pod') own.push('pid');
-  if (hasUserNamespace(options)) own.push('user');
-  return { own };
+export type OwnNamespace = 'net' | 'uts' | 'ipc' | 'pid' | 'user';
+
+interface Consequences {
+  /** `attached`: plugins or the built-in network give the pod addresses. */
+  readonly network: 'attached' | 'host';
+  /** Whose hostname, /etc/hostname and /etc/hosts. resolv.conf is the pod's if it names servers, else the node's. */
+  readonly names: 'pod' | 'node';
+  /** `fresh`: a sysfs of its own, which shows the network namespace. `bound`: the host's, read-only all the way down. */
+  readonly sys: 'fresh' | 'bound';
+  /** /dev/shm; /dev/mqueue always shows the IPC namespace. */
+  readonly shm: 'pod' | 'host';
 }
+
+type Option = 'network' | 'ipc' | 'pid' | 'user';
+
+interface Rule {
+  readonly own: readonly OwnNamespace[];
+  readonly then?: Partial<Consequences>;
+  /** What is different, or why it is refused, where the pod has a user namespace. */
+  readonly mapped?: Partial<Consequences> | string;
+}
+
+const noRights = "the pod's user namespace has no rights over the host's";
+
+const rules = {
+  network: {
+    // The UTS namespace follows the network: a pod in the host's network also has the host's name.
+    pod: { own: ['net', 'uts'], then: { network: 'attached', names: 'pod', sys: 'fresh' } },
+    // A sysfs can be mounted only by who has rights over the network namespace it shows.
+    node: { own: [], then: { network: 'host', names: 'node', sys: 'fresh' }, mapped: { sys: 'bound' } },
+  },
+  ipc: {
+    pod: { own: ['ipc'], then: { shm: 'pod' } },
+    // Nor could it mount the host's message queues.
+    node: { own: [], then: { shm: 'host' }, mapped: noRights },
+  },
+  pid: {
+    pod: { own: ['pid'] },
+    // Each container makes its own.
+    container: { own: [] },
+    target: { own: [] },
+    // Nor could it mount the host's /proc.
+    node: { own: [], mapped: noRights },
+  },
+  user: { pod: { own: ['user'] }, node: { own: [] } },
+} as const satisfies Readonly<Record<Option, Readonly<Partial<Record<NamespaceMode, Rule>>>>>;
 
 /** From an old kubelet, which says nothing of user namespaces, a pod has none. */
 export const hasUserNamespace = (options: NamespaceOptions): boolean => options.userns?.mode === 'pod';
 
+export const namespaceOptionsField = 'config.linux.security_context.namespace_options';
+
 /**
- * Refuses what a user namespace cannot go with: whoever has no rights over the host's PID or IPC namespace can mount
- * neither its /proc nor its message queues. The host's network is possible (its /sys comes as a read-only bind).
+ * @param mapped whether the pod has a user namespace, which its handler may have given it without being asked
+ * @throws invalid-argument for what a user namespace cannot go with
  */
-export function checkUserNamespace(options: NamespaceOptions, field: string): void {
-  if (hasUserNamespace(options)) refuseHostNamespaces(options, field);
+export function sandboxNamespaces(options: NamespaceOptions, mapped = hasUserNamespace(options)): SandboxNamespaces {
+  const chosen: readonly (readonly [Option, Rule])[] = [
+    ['network', rules.network[options.network]],
+    ['ipc', rules.ipc[options.ipc]],
+    ['pid', rules.pid[options.pid]],
+    ['user', rules.user[mapped ? 'pod' : 'node']],
+  ];
+  const consequences: Partial<Consequences>[] = chosen.map(([option, rule]) =>
+    mapped ? { ...rule.then, ...inUserNamespace(option, rule) } : (rule.then ?? {}),
+  );
+  const all = Object.assign({}, ...consequences) as Consequences;
+  return { ...all, own: chosen.flatMap(([, rule]) => rule.own) };
 }
 
-function refuseHostNamespaces(options: NamespaceOptions, field: string): void {
-  for (const kind of ['pid', 'ipc'] as const) {
-    if (options[kind] !== 'node') continue;
-    const reason = "the pod's user namespace has no rights over the host's";
-    throw invalid(`${field}.${kind}`, `is node, which a pod in a user namespace cannot be: ${reason}`);
-  }
+function inUserNamespace(option: Option, { mapped }: Rule): Partial<Consequences> {
+  if (typeof mapped !== 'string') return mapped ?? {};
+  throw invalid(`${namespaceOptionsField}.${option}`, `is node, which a pod in a user namespace cannot be: ${mapped}`);
 }
 
 /** Where each namespace of a container comes from. */
@@ -57,50 +103,65 @@ export interface ContainerNamespaces {
   readonly user: ContainerNamespace;
 }
 
+export interface ContainerNamespaceFacts {
+  readonly cgroupVersion: 'v1' | 'hybrid' | 'v2';
+  readonly privileged: boolean;
+  /** Whether the pod has a user namespace, which its handler may have given it without being asked. */
+  readonly mapped?: boolean;
+}
+
 /**
- * @param sandbox the options the pod was made with; net and ipc of a container are the pod's; it may not ask for the node's where the pod has its own
- * @param options the options of the container
- * @param facts whether the container sees a cgroup namespace of its own: on cgroup v2, unless privileged; and whether
- *   the pod has a user namespace, which its handler may have given it without being asked
+ * Network and IPC are the pod's, whatever it has; only PID namespaces can differ from container to container.
+ *
+ * @param sandbox the options the pod was made with
+ * @param options the options of the container, which may not ask for the node's network or IPC where the pod has its own
  */
 export function containerNamespaces(
   sandbox: NamespaceOptions,
   options: NamespaceOptions,
-  facts: { readonly cgroupNamespace: boolean; readonly userNamespace?: boolean },
+  facts: ContainerNamespaceFacts,
 ): ContainerNamespaces {
-  const field = 'config.linux.security_context.namespace_options';
   for (const kind of ['network', 'ipc'] as const) {
     if (options[kind] === 'node' && sandbox[kind] !== 'node') {
-      throw invalid(`${field}.${kind}`, `is node, but the pod's is ${sandbox[kind]}`);
+      throw invalid(`${namespaceOptionsField}.${kind}`, `is node, but the pod's is ${sandbox[kind]}`);
     }
   }
-  checkSameUserNamespace(sandbox, options, `${field}.userns_options`);
-  const userNamespace = facts.userNamespace ?? hasUserNamespace(sandbox);
-  if (userNamespace) refuseHostNamespaces({ ...sandbox, pid: options.pid }, field);
-  const net = fromPodOrHost(sandbox.network);
+  checkSameUserNamespace(sandbox, options);
+  const mapped = facts.mapped ?? hasUserNamespace(sandbox);
+  const { own } = sandboxNamespaces(sandbox, mapped);
+  // The rules of its own PID namespace are those of a pod which asks for the same.
+  sandboxNamespaces({ ...sandbox, pid: options.pid }, mapped);
+  const fromPodOrHost = (kind: OwnNamespace): ContainerNamespace => ({ from: own.includes(kind) ? 'pod' : 'host' });
   return {
-    net,
-    uts: net,
-    ipc: fromPodOrHost(sandbox.ipc),
-    pid: pidNamespace(sandbox, options, `${field}.pid`),
+    net: fromPodOrHost('net'),
+    uts: fromPodOrHost('uts'),
+    ipc: fromPodOrHost('ipc'),
+    pid: pidNamespace(sandbox, options),
     mnt: { from: 'new' },
-    cgroup: { from: facts.cgroupNamespace ? 'new' : 'host' },
-    user: { from: userNamespace ? 'pod' : 'host' },
+    cgroup: cgroupNamespace(facts, mapped),
+    user: fromPodOrHost('user'),
   };
 }
 
-function checkSameUserNamespace(sandbox: NamespaceOptions, options: NamespaceOptions, field: string): void {
+/**
+ * On v1 none: programs look for the paths of /proc/self/cgroup in its hierarchies. On v2 the hierarchy can be mounted by
+ * who owns the namespace it is seen in, so that in a user namespace a privileged container has one of its own too.
+ */
+const cgroupNamespace = (facts: ContainerNamespaceFacts, mapped: boolean): ContainerNamespace => ({
+  from: facts.cgroupVersion === 'v2' && (!facts.privileged || mapped) ? 'new' : 'host',
+});
+
+function checkSameUserNamespace(sandbox: NamespaceOptions, options: NamespaceOptions): void {
   const words = (option: NamespaceOptions): string =>
     hasUserNamespace(option)
       ? `pod, uids ${keyOf(option.userns?.uids ?? [])}, gids ${keyOf(option.userns?.gids ?? [])}`
       : 'node';
   const [wanted, own] = [words(options), words(sandbox)];
-  if (wanted !== own) throw invalid(field, `is ${wanted}, but the pod's is ${own}`);
+  if (wanted !== own) throw invalid(`${namespaceOptionsField}.userns_options`, `is ${wanted}, but the pod's is ${own}`);
 }
 
-const fromPodOrHost = (mode: 'pod' | 'node'): ContainerNamespace => ({ from: mode === 'pod' ? 'pod' : 'host' });
-
-function pidNamespace(sandbox: NamespaceOptions, options: NamespaceOptions, field: string): ContainerNamespace {
+function pidNamespace(sandbox: NamespaceOptions, options: NamespaceOptions): ContainerNamespace {
+  const field = `${namespaceOptionsField}.pid`;
   switch (options.pid) {
     case 'node':
       return { from: 'host' };
@@ -115,44 +176,3 @@ function pidNamespace(sandbox: NamespaceOptions, options: NamespaceOptions, fiel
       return { from: 'container', id: options.targetId };
   }
 }
-
-/** Sysctls that belong to a namespace, with the kind they need (kernel Documentation/admin-guide/sysctl). */
-const namespacedSysctls: readonly { readonly pattern: RegExp; readonly needs: 'ipc' | 'net' | 'uts' }[] = [
-  { pattern: /^kernel\.(sem|msgmax|msgmnb|msgmni|shmall|shmmax|shmmni|shm_rmid_forced)$/, needs: 'ipc' },
-  { pattern: /^fs\.mqueue\./, needs: 'ipc' },
-  { pattern: /^net\./, needs: 'net' },
-  { pattern: /^kernel\.domainname$/, needs: 'uts' },
-];
-
-/**
- * Admits the sysctls of a pod: only ones that live in a namespace which the pod owns, named with dots or slashes, with
- * no way out of /proc/sys in the name. Values are written as they are, alone (CVE-2022-0811).
- *
- * @returns names with dots, in the order given
- */
-export function admitSysctls(sysctls: StringMap, options: NamespaceOptions): [string, string][] {
-  const own = sandboxNamespaces(options).own;
-  return Object.entries(sysctls).map(([name, value]) => {
-    const field = `config.linux.sysctls["${name}"]`;
-    const dotted = normalizeSysctl(name);
-    if (!/^[a-z0-9_]+(\.[A-Za-z0-9_/@-]+)+$/.test(dotted) || dotted.includes('..'))
-      throw invalid(field, 'is no sysctl name');
-    if (/[\n\0]/.test(value)) throw invalid(field, 'the value holds a line break or a zero byte');
-    const rule = namespacedSysctls.find(({ pattern }) => pattern.test(dotted));
-    if (rule === undefined) throw invalid(field, 'is not a sysctl of any namespace');
-    if (!own.includes(rule.needs)) throw invalid(field, `needs a ${rule.needs} namespace of the pod's own`);
-    return [dotted, value];
-  });
-}
-
-/** As sysctl(8): with a slash before the first dot, slashes separate; a dot is then part of a name. */
-function normalizeSysctl(name: string): string {
-  const slash = name.indexOf('/');
-  const dot = name.indexOf('.');
-  if (slash < 0 || (dot >= 0 && dot < slash)) return name;
-  return name.replace(/[./]/g, (separator) => (separator === '/' ? '.' : '/'));
-}
-
-/** Path below /proc/sys of a dotted sysctl name; a slash inside a name stands for a dot (`net.ipv4.conf.eth0/1.x`). */
-export const sysctlPath = (dotted: string): string =>
-  dotted.replace(/[./]/g, (separator) => (separator === '.' ? '/' : '.'));

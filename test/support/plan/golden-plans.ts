@@ -62,7 +62,7 @@ const v1: LaunchFacts = {
 };
 
 const usualMounts = [
-  ...defaultMounts({ privileged: false, hostNetwork: false }),
+  ...defaultMounts({ privileged: false, sys: 'fresh' }),
   { destination: '/dev/shm', type: 'bind', source: 'held:shm', options: ['nosuid', 'nodev', 'noexec'] },
   {
     destination: '/etc/hosts',

@@ -79,7 +79,7 @@ export function testSpec(command: string | readonly string[], changes: SpecChang
     root: { path: '/rootfs' },
     hostname: 'box',
     mounts: [
-      ...defaultMounts({ privileged: false, hostNetwork: false }).filter(({ type }) => type !== 'cgroup'),
+      ...defaultMounts({ privileged: false, sys: 'fresh' }).filter(({ type }) => type !== 'cgroup'),
       { destination: '/dev/shm', type: 'tmpfs', source: 'shm', options: ['nosuid', 'nodev', 'noexec', 'mode=1777'] },
     ],
     ...changes.spec,
