@@ -147,6 +147,12 @@ int main(int argc, char **argv)
         return puts("berth-shim " BERTH_VERSION) == EOF;
     if (argc == 2 && strcmp(argv[1], "--user-namespace") == 0)
         return hold_user_namespace();
+    if (argc >= 2 && strcmp(argv[1], "--keep-namespaces") == 0)
+        return keep_namespaces(argc - 2, argv + 2);
+    if (argc >= 2 && strcmp(argv[1], "--join") == 0)
+        return join_namespaces(argc - 2, argv + 2);
+    if (argc >= 2 && strcmp(argv[1], "--socket") == 0)
+        return namespace_socket(argc - 2, argv + 2);
     if (!parse(argc, argv, &options)) {
         fputs("usage: berth-shim [--cgroup FILE]... [--waiting ROOM]   (descriptor 3: readiness, 4: assignment)\n",
               stderr);

@@ -225,4 +225,9 @@ int kill_cgroup(const char *directory, int signal);
 /* user-namespace.c: the whole program in that mode; its exit code. */
 int hold_user_namespace(void);
 
+/* rootless.c: the same; the arguments are those after the mode's name. */
+int keep_namespaces(int argc, char **argv);
+int join_namespaces(int argc, char **argv);
+int namespace_socket(int argc, char **argv);
+
 #endif
