@@ -121,6 +121,8 @@ static int outer_step(struct execution *e, const struct plan_step *step, struct 
         return do_overlay(e, step);
     case OP_BIND_SOURCE:
         return do_bind_source(e, step);
+    case OP_IMAGE_SOURCE:
+        return do_image_source(e, step);
     case OP_FS_SOURCE:
         return do_fs_source(e, step);
     case OP_HOLD_MOUNT:

@@ -100,8 +100,14 @@ int set_options(const struct execution *e, int fs, struct plan_ref options);
 int finish_filesystem(int fs, uint64_t attributes);
 int idmap_mount(struct execution *e, const struct plan_step *step, int mount, uint64_t kind, int deep);
 
+/* In a helper: leaves `mount` attached in a mount namespace of its own, where all kernels let it be cloned. */
+int attach_alone(int mount);
+
 /* overlay.c */
 int do_overlay(struct execution *e, const struct plan_step *step);
+
+/* image-source.c */
+int do_image_source(struct execution *e, const struct plan_step *step);
 
 /* namespaces.c */
 extern const uint32_t namespace_flags[NAMESPACE_KINDS];
@@ -149,6 +155,8 @@ int do_root_readonly(struct execution *e, const struct plan_step *step);
 
 /* copy-up.c */
 int copy_up(int from, int to);
+/* The same, with owner, mode and attributes of the directory itself. */
+int copy_up_whole(int from, int to);
 
 /* process.c */
 int do_hostname(struct execution *e, const struct plan_step *step);

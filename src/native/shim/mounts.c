@@ -61,8 +61,11 @@ int do_attach(struct execution *e, const struct plan_step *step)
             return failed(e, DETAIL_SOURCE, -errno);
         file = !S_ISDIR(st.st_mode);
     }
-    int target = path_make(e->root, text(e, step->s[0]), file, file ? 0644 : 0755);
-    int result = attach_on(e, mount, target);
+    int target = path_make(e->root, text(e, step->s[0]), file, file ? 0644 : 0755), result = 0;
+    if (target >= 0 && step->flags & STEP_COPY_UP)
+        result = failed(e, DETAIL_SOURCE, copy_up_whole(target, mount));
+    if (result >= 0)
+        result = attach_on(e, mount, target);
     close_quietly(target);
     return result;
 }

@@ -53,10 +53,11 @@ static const struct step_rule rules[] = {
     RULE(OP_CLONE, NO_SLOT, 1, 0, MAPS, MAPS, MAYBE, PATHS),
     RULE(OP_HOLD_NAMESPACES, NO_SLOT, 1, 0, NONE),
     RULE(OP_PIN_NAMESPACE, NO_SLOT, 1, 0, PATH),
+    RULE(OP_IMAGE_SOURCE, FILLS, 4, 0, PATHS, MAYBE, TEXT),
 
     RULE(OP_PROPAGATION, NO_SLOT, 1, 0, NONE),
     RULE(OP_ATTACH_ROOT, TAKES, 1, 0, PATH),
-    RULE(OP_ATTACH, TAKES, 1, 0, PATH),
+    RULE(OP_ATTACH, TAKES, 1, STEP_COPY_UP, PATH),
     RULE(OP_MOUNT, NO_SLOT, 2, STEP_COPY_UP, NAME, TEXT, PATH, OPTIONS),
     RULE(OP_BIND_INSIDE, NO_SLOT, 3, STEP_DEEP_ATTRS, PATH, PATH),
     RULE(OP_SET_ATTRIBUTES, NO_SLOT, 3, STEP_RECURSIVE, PATH),
@@ -209,6 +210,9 @@ static const char *check_words(const struct plan_step *step)
         break;
     case OP_BIND_SOURCE:
         good = fits(w[2], UINT32_MAX) && fits(w[3], IDMAP_GIVEN);
+        break;
+    case OP_IMAGE_SOURCE:
+        good = fits(w[2], UINT32_MAX) && fits(w[3], IDMAP_POD) && step->s[0].length > 0;
         break;
     case OP_FS_SOURCE:
     case OP_OPEN:

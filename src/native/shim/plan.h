@@ -47,6 +47,7 @@ enum plan_op {
     OP_CLONE = 8,
     OP_HOLD_NAMESPACES = 9,
     OP_PIN_NAMESPACE = 10,
+    OP_IMAGE_SOURCE = 11,
 
     OP_PROPAGATION = 32,
     OP_ATTACH_ROOT = 33,
@@ -92,7 +93,7 @@ enum {
     STEP_CLAMP = 4,       /* rlimit, oom-score: keep what is in force rather than fail */
     STEP_TERMINAL = 8,    /* session */
     STEP_CONSOLE = 16,    /* session */
-    STEP_COPY_UP = 32,    /* mount */
+    STEP_COPY_UP = 32,    /* mount, attach: what the target holds is copied first */
     STEP_DEEP_ATTRS = 64, /* bind-source, bind-inside: attributes for the tree below too */
     STEP_DEEP_IDMAP = 128 /* bind-source: the tree below is idmapped too */
 };

@@ -163,18 +163,24 @@ int do_bind_source(struct execution *e, const struct plan_step *step)
 
 /* ----------------------------------------------------------------------------------------- held mounts */
 
-/* Leaves `mount` as the only mount of a mount namespace of its own and answers a descriptor of that namespace. */
-static int hang_in_namespace(struct execution *e, const struct plan_step *step, void *argument)
+int attach_alone(int mount)
 {
-    (void)e, (void)step;
-    int mount = *(int *)argument, dir, result = sys_unshare(CLONE_NEWNS);
+    int result = sys_unshare(CLONE_NEWNS);
     if (result >= 0)
         result = sys_mount(NULL, "/", NULL, MS_PRIVATE | MS_REC, NULL);
-    dir = result < 0 ? result : sys_open(AT_FDCWD, "/proc", O_PATH | O_DIRECTORY, 0, 0);
+    int dir = result < 0 ? result : sys_open(AT_FDCWD, "/proc", O_PATH | O_DIRECTORY, 0, 0);
     if (dir < 0)
         return dir;
     result = sys_move_mount(mount, dir);
     close(dir);
+    return result;
+}
+
+/* Leaves `mount` as the only mount of a mount namespace of its own and answers a descriptor of that namespace. */
+static int hang_in_namespace(struct execution *e, const struct plan_step *step, void *argument)
+{
+    (void)step;
+    int mount = *(int *)argument, result = attach_alone(mount);
     if (result >= 0)
         result = sys(fchdir(mount));
     if (result >= 0)

@@ -2,7 +2,7 @@ import { invalid } from '../../kit/errors.js';
 import type { OciIdMapping, OciMount, OciSpec } from '../spec/oci.js';
 import type { PlanBuilder } from './builder.js';
 import { compileCgroupMount } from './compile-cgroup.js';
-import type { LaunchFacts } from './facts.js';
+import type { LaunchFacts, VolumeFacts } from './facts.js';
 import { MOUNT_ATTR, MS } from './kernel.js';
 import { parseMountOptions, type ParsedMountOptions } from './mount-options.js';
 import type { FsOption, IdMapLine, OuterStep } from './plan.js';
@@ -25,7 +25,7 @@ export function compileMounts(spec: OciSpec, facts: LaunchFacts, plan: PlanBuild
     checkDestination(mount.destination, `${field}.destination`);
     const options = parseMountOptions(mount.options ?? [], `${field}.options`);
     const type = mount.type ?? '';
-    if (options.bind || type === 'bind' || type === 'rbind') compileBind(mount, options, field, plan);
+    if (options.bind || type === 'bind' || type === 'rbind') compileBind(mount, options, field, facts, plan);
     else if (type === 'cgroup' || type === 'cgroup2') targets.push(...compileCgroupMount(mount, options, facts, plan));
     else targets.push(...compileFilesystem(mount, options, field, spec, plan));
   });
@@ -40,17 +40,52 @@ function checkDestination(destination: string, field: string): void {
 
 // ------------------------------------------------------------------------------------------------------ bind mounts
 
-function compileBind(mount: OciMount, options: ParsedMountOptions, field: string, plan: PlanBuilder): void {
+function compileBind(
+  mount: OciMount,
+  options: ParsedMountOptions,
+  field: string,
+  facts: LaunchFacts,
+  plan: PlanBuilder,
+): void {
   const { data } = options;
   if (data.length > 0) throw invalid(`${field}.options`, `"${data[0]?.key}" is no option of a bind mount`);
   if (options.copyUp) throw invalid(`${field}.options`, '"tmpcopyup" is no option of a bind mount');
   const slot = plan.slot();
+  const volume = facts.volumes?.get(mount.source ?? '');
+  if (volume?.kind === 'image') return compileImage(mount, options, volume, slot, plan);
   plan.outer.push(bindSource(mount, options, slot, field));
-  plan.inner.push({ op: 'attach', slot, target: mount.destination, kind: 'auto' });
+  const copyUp = volume?.kind === 'copy-up';
+  plan.inner.push({ op: 'attach', slot, target: mount.destination, kind: 'auto', ...(copyUp ? { copyUp } : {}) });
   if (ownAttributes(options)) {
     const attributes = { set: options.set, clear: options.clear, propagation: 0, recursive: false };
     plan.inner.push({ op: 'set-attributes', target: mount.destination, attributes });
   }
+}
+
+/** An image's mount has none below it: all that was said holds for all of it. */
+function compileImage(
+  mount: OciMount,
+  options: ParsedMountOptions,
+  volume: Extract<VolumeFacts, { kind: 'image' }>,
+  slot: number,
+  plan: PlanBuilder,
+): void {
+  const { lower, subPath, idmap } = volume;
+  plan.outer.push({
+    op: 'image-source',
+    slot,
+    lower,
+    subPath,
+    idmap,
+    name: mount.destination,
+    attributes: {
+      set: options.set | options.recursiveSet | MOUNT_ATTR.RDONLY,
+      clear: options.clear | options.recursiveClear,
+      propagation: MS.PRIVATE,
+      recursive: false,
+    },
+  });
+  plan.inner.push({ op: 'attach', slot, target: mount.destination, kind: 'auto' });
 }
 
 const isDeep = (mount: OciMount, options: ParsedMountOptions): boolean =>

@@ -36,6 +36,7 @@ export function compilePlan(spec: OciSpec, facts: LaunchFacts): LaunchPlan {
   const v2 = facts.cgroup.layout.version === 'v2';
 
   compileRoot(spec, facts, plan);
+  for (const target of facts.directories ?? []) plan.inner.push({ op: 'mkdir', target, mode: 0o755 });
   // A cgroup2 mount shows what the namespace shows, so on v2 the namespace comes first. On v1 the first write to a
   // cgroup.procs may take 10 ms, which the mounts use.
   if (ownCgroups && v2) plan.inner.push({ op: 'unshare-cgroup' });

@@ -49,6 +49,16 @@ const table: { readonly [Op in Step['op']]: Words<Of<Op>> } = {
       s.create === true ? 'made when missing' : '',
     ],
   },
+  'image-source': {
+    does: (s) => `mount ${s.name}`,
+    with: (s) => [
+      `image into slot ${s.slot}`,
+      ...s.lower.map((dir) => `lower ${dir}`),
+      s.subPath === '' ? '' : `${quoted(s.subPath)} of it`,
+      attributesWords(s.attributes),
+      s.idmap === 'none' ? '' : 'idmapped to the pod',
+    ],
+  },
   'fs-source': {
     does: (s) => `mount ${s.fstype} ${s.source}`,
     with: (s) => [`into slot ${s.slot}`, ...attributeWords(s.attributes), ...optionWords(s.options)],
@@ -78,7 +88,14 @@ const table: { readonly [Op in Step['op']]: Words<Of<Op>> } = {
     does: () => 'attach rootfs',
     with: (s) => [`from slot ${s.slot} on ${s.on}`, propagationWord(s.propagation)],
   },
-  attach: { does: (s) => `mount ${s.target}`, with: (s) => [`from slot ${s.slot}`, s.kind === 'auto' ? '' : s.kind] },
+  attach: {
+    does: (s) => `mount ${s.target}`,
+    with: (s) => [
+      `from slot ${s.slot}`,
+      s.kind === 'auto' ? '' : s.kind,
+      s.copyUp === true ? 'with a copy of what is there' : '',
+    ],
+  },
   mount: {
     does: (s) => `mount ${s.target}`,
     with: (s) => [

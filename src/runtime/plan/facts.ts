@@ -11,6 +11,10 @@ export interface LaunchFacts {
   readonly kernel: LaunchKernelFacts;
   /** The compiled program of the spec's `linux.seccomp`; absent: no filter. */
   readonly seccomp?: SeccompFilter;
+  /** What binds of these sources are, when they are not what lies at that path of the host. */
+  readonly volumes?: ReadonlyMap<string, VolumeFacts>;
+  /** Directories that must be in the root before anything is mounted; made when missing. */
+  readonly directories?: readonly string[];
   /** How device nodes come to be. `bind` where mknod(2) is refused (user namespaces). Default `mknod`. */
   readonly devices?: 'mknod' | 'bind';
   /** Where on the host a device to be bound is, if not at the path it gets. */
@@ -35,6 +39,18 @@ export type RootfsFacts =
       /** The directory holds container ids. Default `none`. */
       readonly idmap?: 'none' | 'pod';
     };
+
+export type VolumeFacts =
+  /** An image's layers, topmost first and at least two, read-only; of them what lies at `subPath`, or all for ''. */
+  | {
+      readonly kind: 'image';
+      readonly lower: readonly string[];
+      readonly subPath: string;
+      /** The layers hold container ids. */
+      readonly idmap: 'none' | 'pod';
+    }
+  /** The source is an empty directory of the host that gets what the root has at the destination. */
+  | { readonly kind: 'copy-up' };
 
 export type LaunchNamespace = { readonly from: 'new' } | { readonly from: 'host' } | NamespaceSource;
 

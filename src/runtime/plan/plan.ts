@@ -78,6 +78,21 @@ export type OuterStep =
       readonly name: string;
       readonly create?: boolean;
     }
+  /**
+   * A detached overlay of an image's layers without an upper one, so that nobody can ever write to it; `lower` is topmost
+   * first and at least two. With a `subPath` only the directory or file there, resolved as in a root of its own.
+   */
+  | {
+      readonly op: 'image-source';
+      readonly slot: Slot;
+      readonly lower: readonly string[];
+      /** Absolute inside the image; '' for all of it. */
+      readonly subPath: string;
+      readonly attributes: MountAttributes;
+      readonly idmap: 'none' | 'pod';
+      /** What the user calls this mount, for messages. */
+      readonly name: string;
+    }
   /** A detached tmpfs, proc, sysfs… that the host's root must make (fsopen, fsconfig, fsmount). */
   | {
       readonly op: 'fs-source';
@@ -128,8 +143,17 @@ export type InnerStep =
    * propagation cannot be set before the pivot: a `propagation` step after it does that.
    */
   | { readonly op: 'attach-root'; readonly slot: Slot; readonly on: string; readonly propagation: number }
-  /** move_mount of a slot to a target beneath the root; a missing target is made, as directory or empty file. */
-  | { readonly op: 'attach'; readonly slot: Slot; readonly target: string; readonly kind: 'dir' | 'file' | 'auto' }
+  /**
+   * move_mount of a slot to a target beneath the root; a missing target is made, as directory or empty file. `copyUp`
+   * first copies what the target holds into the slot's mount, with the target's own owner and mode.
+   */
+  | {
+      readonly op: 'attach';
+      readonly slot: Slot;
+      readonly target: string;
+      readonly kind: 'dir' | 'file' | 'auto';
+      readonly copyUp?: boolean;
+    }
   /** fsopen, fsconfig, fsmount, move_mount inside the new namespaces. `copyUp` first copies what the target holds. */
   | {
       readonly op: 'mount';

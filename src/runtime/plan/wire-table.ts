@@ -56,12 +56,25 @@ export const outerTable: StepTable<OuterStep> = {
   }),
   'hold-namespaces': step(9, { kinds: at.kindSet(0) }),
   'pin-namespace': step(10, { kind: at.kind(0), path: at.text(0) }),
+  'image-source': step(11, {
+    slot: at.slot,
+    lower: at.texts(0),
+    subPath: at.text(1),
+    name: at.text(2),
+    attributes: at.attributes(stepFlags.recursive),
+    idmap: at.choice(3, ['none', 'pod'] as const),
+  }),
 };
 
 export const innerTable: StepTable<InnerStep> = {
   propagation: step(32, { flags: at.number(0) }),
   'attach-root': step(33, { slot: at.slot, on: at.text(0), propagation: at.number(0) }),
-  attach: step(34, { slot: at.slot, target: at.text(0), kind: at.choice(0, ['auto', 'dir', 'file'] as const) }),
+  attach: step(34, {
+    slot: at.slot,
+    target: at.text(0),
+    kind: at.choice(0, ['auto', 'dir', 'file'] as const),
+    copyUp: at.optionalFlag(stepFlags.copyUp),
+  }),
   mount: step(35, {
     fstype: at.text(0),
     source: at.text(1),
