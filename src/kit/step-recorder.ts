@@ -1,4 +1,4 @@
-import type { Observer } from './observer.js';
+import type { Observer, StepProgress } from './observer.js';
 
 /** One step of a request as it happened. Times are milliseconds, `start` counted from the request's begin. */
 export interface RecordedStep {
@@ -7,7 +7,11 @@ export interface RecordedStep {
   /** Absent while the step is under way. */
   readonly duration?: number;
   readonly failed: boolean;
+  /** The newest report of a step that tells how far it has come. */
+  readonly progress?: StepProgress;
 }
+
+type OwnStep = { -readonly [K in keyof RecordedStep]: RecordedStep[K] };
 
 /**
  * An observer that remembers the steps it sees, in the order they began, and passes everything on. The list is what
@@ -16,7 +20,7 @@ export interface RecordedStep {
 export class StepRecorder implements Observer {
   readonly #next: Observer;
   readonly #begin = performance.now();
-  readonly #steps: { name: string; start: number; duration?: number; failed: boolean }[] = [];
+  readonly #steps: OwnStep[] = [];
 
   constructor(next: Observer) {
     this.#next = next;
@@ -24,11 +28,7 @@ export class StepRecorder implements Observer {
 
   async step<T>(name: string, work: () => Promise<T> | T): Promise<T> {
     const start = performance.now();
-    const entry: { name: string; start: number; duration?: number; failed: boolean } = {
-      name,
-      start: start - this.#begin,
-      failed: true,
-    };
+    const entry: OwnStep = { name, start: start - this.#begin, failed: true };
     this.#steps.push(entry);
     try {
       const result = await this.#next.step(name, work);
@@ -37,6 +37,17 @@ export class StepRecorder implements Observer {
     } finally {
       entry.duration = performance.now() - start;
     }
+  }
+
+  /** Belongs to the step that began last of those under way: steps that report have none within them. */
+  progress(done: StepProgress): void {
+    const step = this.#steps.findLast(({ duration }) => duration === undefined);
+    if (step !== undefined) step.progress = done;
+    this.#next.progress?.(done);
+  }
+
+  measure(...args: Parameters<NonNullable<Observer['measure']>>): void {
+    this.#next.measure?.(...args);
   }
 
   note(...args: Parameters<Observer['note']>): void {

@@ -1,4 +1,5 @@
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client';
+import type { Measured, Observer } from '../kit/observer.js';
 
 /** What the gauges show, read when they are asked for. */
 export interface MetricSources {
@@ -10,6 +11,7 @@ export interface MetricSources {
 
 /** Milliseconds matter below a tenth of a second, minutes in pulls. */
 const rpcBuckets = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300];
+const remapBuckets = [0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300];
 const stepBuckets = [0.0001, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5, 30, 120];
 
 /** Every metric Berth has, in one place. Durations are seconds. */
@@ -20,6 +22,11 @@ export const metricTable = {
   stepFailures: ['berth_step_failures_total', 'Steps that failed.'],
   pulls: ['berth_image_pulls_total', 'Image pulls by outcome.'],
   pullBytes: ['berth_image_pull_bytes_total', 'Bytes of compressed layers downloaded.'],
+  snapshots: [
+    'berth_snapshots_total',
+    'Container root file systems prepared, by how their files get the pod’s ids and whether that had to be made.',
+  ],
+  remapSeconds: ['berth_remap_seconds', 'Time to remap an image’s files for a user namespace, by way.'],
   shims: ['berth_shims', 'Running shims.'],
   pods: ['berth_pods', 'Pod sandboxes by state.'],
   containers: ['berth_containers', 'Containers by state.'],
@@ -40,6 +47,7 @@ export function createMetrics(version: string, sources: MetricSources = {}) {
   addGauges(registry, sources);
   return {
     registry,
+    measure: measuring(registry),
     requestSeconds: new Histogram({
       ...named('requestSeconds'),
       labelNames: ['method', 'status'],
@@ -57,6 +65,17 @@ export function createMetrics(version: string, sources: MetricSources = {}) {
     pulls: new Counter({ ...named('pulls'), labelNames: ['outcome'], ...on }),
     pullBytes: new Counter({ ...named('pullBytes'), ...on }),
   };
+}
+
+function measuring(registry: Registry): NonNullable<Observer['measure']> {
+  const on = { registers: [registry] };
+  const snapshots = new Counter({ ...named('snapshots'), labelNames: ['way', 'remap'], ...on });
+  const remaps = new Histogram({ ...named('remapSeconds'), labelNames: ['way'], buckets: remapBuckets, ...on });
+  const by: Readonly<Record<Measured, NonNullable<Observer['measure']>>> = {
+    snapshot: (_what, labels) => snapshots.inc({ ...labels }),
+    remap: (_what, labels, seconds = 0) => remaps.observe({ ...labels }, seconds),
+  };
+  return (what, labels, seconds) => by[what](what, labels, seconds);
 }
 
 function addGauges(registry: Registry, sources: MetricSources): void {

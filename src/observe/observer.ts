@@ -108,6 +108,7 @@ function stepObserver(method: string, facts: Readonly<Record<string, unknown>>, 
         stop?.();
       }
     },
+    measure: (what, labels, seconds) => metrics?.measure(what, labels, seconds),
     note: (level, message, more) => logger[level]({ method, ...facts, ...more }, message),
   };
 }

@@ -18,10 +18,16 @@ export function renderWaterfall(steps: readonly RecordedStep[], width = 100): st
   const lines = steps.map((step, index) => {
     const name = clip(names[index] ?? '', nameWidth);
     const time = step.duration === undefined ? 'running' : `${step.duration.toFixed(2)} ms`;
-    return `${name}  ${time.padStart(11)}  ${bar(step, end, barWidth)}${step.failed ? ' failed' : ''}`.trimEnd();
+    const words = `${progressWords(step)}${step.failed ? ' failed' : ''}`;
+    return `${name}  ${time.padStart(11)}  ${bar(step, end, barWidth)}${words}`.trimEnd();
   });
   return [...lines, `${'total'.padEnd(nameWidth)}  ${`${end.toFixed(2)} ms`.padStart(11)}`].join('\n');
 }
+
+const progressWords = ({ progress = {} }: RecordedStep): string =>
+  Object.entries(progress)
+    .map(([what, count]) => ` ${count} ${what}`)
+    .join(',');
 
 const clip = (text: string, width: number): string =>
   text.length > width ? `${text.slice(0, width - 1)}…` : text.padEnd(width);

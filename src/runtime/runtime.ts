@@ -63,13 +63,18 @@ export function createRuntime(options: RuntimeOptions): Runtime {
       network: parts.network.info(),
       residue: parts.residue.list(),
       userNamespaces: { supported: parts.userNamespaces.supported, reason: parts.userNamespaces.reason },
-      requestsUnderWay: joined
-        .underway()
-        .map(({ name, since }) => ({ name, ageMs: Math.round(performance.now() - since) })),
+      requestsUnderWay: joined.underway().map(({ name, since, steps }) => ({
+        name,
+        ageMs: Math.round(performance.now() - since),
+        steps: steps.map(({ name: step, progress }) => ({ name: step, ...progress })),
+      })),
     }),
     runtimeConfig: () => ({ cgroupDriver: 'cgroupfs' }),
     updateRuntimeConfig: async () => undefined,
-    close: options.close,
+    close: async () => {
+      await joined.abort(new RuntimeError('cancelled', 'the agent stops'));
+      await options.close();
+    },
   };
 }
 
@@ -80,14 +85,26 @@ function sandboxRequests(
   sampler: UsageSampler,
 ): SandboxRequests {
   const { registry } = parts;
-  const locked = async (idOrPrefix: string, work: (id: string) => Promise<void>): Promise<void> => {
-    const id = registry.findSandbox(idOrPrefix)?.record.id;
-    if (id !== undefined) await locks.hold(`sandbox/${id}`, () => work(id));
-  };
+  const locked = async (id: string, work: () => Promise<void>): Promise<void> => locks.hold(`sandbox/${id}`, work);
+  const find = (idOrPrefix: string): string | undefined => registry.findSandbox(idOrPrefix)?.record.id;
+  /** Containers that are being created in a pod that goes are not worth finishing. */
+  const endCreation = async (id: string, how: string): Promise<void> =>
+    await joined.abort(new RuntimeError('cancelled', `pod sandbox ${id} is being ${how}`), id);
   return {
     run: (input, call) => runOrJoin(input, parts, joined, call),
-    stop: (id, call) => locked(id, (found) => stopPodSandbox(found, parts, call)),
-    remove: (id, call) => locked(id, (found) => removePodSandbox(found, parts, call)),
+    stop: async (id, call) => {
+      const found = find(id);
+      if (found === undefined) return;
+      void endCreation(found, 'stopped');
+      await locked(found, () => stopPodSandbox(found, parts, call));
+    },
+    remove: async (id, call) => {
+      const found = find(id);
+      if (found === undefined) return;
+      // What a half-made container has would else lie in a pod that is gone.
+      await endCreation(found, 'removed');
+      await locked(found, () => removePodSandbox(found, parts, call));
+    },
     status: (id) => registry.sandbox(id).view,
     list: (filter) => listSandboxes(registry, filter),
     dial: (id, port, call) => dialPod(id, port, parts, call),
@@ -208,18 +225,23 @@ async function createOrJoin(
 ): Promise<string> {
   const sandboxId = parts.registry.sandbox(input.sandboxId).record.id;
   const name = containerName(sandboxId, input.config.metadata);
-  return await joined.run(`create container ${name}`, call, async (own) => {
-    const owner = parts.registry.names.owner(name);
-    const entry = owner === undefined ? undefined : parts.registry.findContainer(owner);
-    if (entry?.record.stage === 'created' && entry.record.exit === undefined) {
-      if (isDeepStrictEqual(entry.record.config, input.config)) return entry.record.id;
-      throw new RuntimeError(
-        'already-exists',
-        `the name ${name} is held by ${entry.record.id}, created with another configuration`,
-      );
-    }
-    return await createContainer({ ...input, sandboxId }, parts, own);
-  });
+  return await joined.run(
+    `create container ${name}`,
+    call,
+    async (own) => {
+      const owner = parts.registry.names.owner(name);
+      const entry = owner === undefined ? undefined : parts.registry.findContainer(owner);
+      if (entry?.record.stage === 'created' && entry.record.exit === undefined) {
+        if (isDeepStrictEqual(entry.record.config, input.config)) return entry.record.id;
+        throw new RuntimeError(
+          'already-exists',
+          `the name ${name} is held by ${entry.record.id}, created with another configuration`,
+        );
+      }
+      return await createContainer({ ...input, sandboxId }, parts, own);
+    },
+    sandboxId,
+  );
 }
 
 async function teardown({ parts, teardownNetwork }: RuntimeOptions): Promise<void> {

@@ -61,6 +61,8 @@ async function answer(
     signal,
     observer: {
       step: (name, work) => watched.observer.step(name, work),
+      progress: (done) => watched.observer.progress?.(done),
+      measure: (what, labels, seconds) => watched.observer.measure?.(what, labels, seconds),
       note: (level, message, facts) => {
         send({ note: { level, message } });
         watched.observer.note(level, message, facts);
