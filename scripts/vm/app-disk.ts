@@ -18,6 +18,7 @@ export interface AppDisk {
 const built = [
   'build/shim/berth-shim',
   'build/unpack/berth-unpack',
+  'build/remap/berth-remap',
   'build/test-exec-tool/exec-tool',
   'build/test-facts/facts',
 ];

@@ -32,7 +32,7 @@ static void put_xattrs(int fd, const struct entry *entry)
         if (errno == ENOTSUP || (errno == EPERM && user_xattrs))
             continue;
         if (errno == EPERM || errno == EINVAL || errno == ERANGE)
-            bad_archive("%s: set %s: %s", entry->path, xattr->name, strerror(errno));
+            bad_image("%s: set %s: %s", entry->path, xattr->name, strerror(errno));
         host_error("set extended attribute of", entry->path);
     }
 }
@@ -173,7 +173,7 @@ static void make_dir(const struct place *at, const struct entry *entry)
 static void make_root(const struct entry *entry)
 {
     if (entry->type != '5')
-        bad_archive("the root is no directory in the archive");
+        bad_image("the root is no directory in the archive");
     int fd = open_beneath(tree_root, "", O_RDONLY | O_DIRECTORY);
     if (fd < 0)
         host_error("open", "layer");
@@ -210,7 +210,7 @@ static void finish_dirs(void)
 static void make_symlink(const struct place *at, const struct entry *entry)
 {
     if (!*entry->link)
-        bad_archive("%s: link without a target", entry->path);
+        bad_image("%s: link without a target", entry->path);
     if (symlinkat(entry->link, at->dir, at->name) < 0) {
         if (errno != EEXIST)
             call_error("create link", entry->path);
@@ -258,7 +258,7 @@ static void make_link(const struct entry *entry, const char *path)
 {
     char *target = clean_path(entry->link);
     if (!*target)
-        bad_archive("%s: hard link to nothing", entry->path);
+        bad_image("%s: hard link to nothing", entry->path);
     const char *canonical, *target_name;
     struct stat st, existing;
     bool found = false;
@@ -275,9 +275,9 @@ static void make_link(const struct entry *entry, const char *path)
     struct place at;
     at.dir = tree_parent(path, true, &at.canonical, &at.name);
     if (found && S_ISDIR(st.st_mode))
-        bad_archive("%s: hard link to directory %s", entry->path, target);
+        bad_image("%s: hard link to directory %s", entry->path, target);
     if (found && is_whiteout(&st))
-        bad_archive("%s: hard link to %s, which the layer removes", entry->path, target);
+        bad_image("%s: hard link to %s, which the layer removes", entry->path, target);
     if (fstatat(at.dir, at.name, &existing, AT_SYMLINK_NOFOLLOW) == 0) {
         bool same = found && existing.st_ino == st.st_ino && existing.st_dev == st.st_dev;
         if (!same)
@@ -291,7 +291,7 @@ static void make_link(const struct entry *entry, const char *path)
         report_link(&at, target);
     else if (linkat(target_dir, target_name, at.dir, at.name, 0) < 0) {
         if (errno == ENOENT)
-            bad_archive("%s: hard link takes the place of its own target", entry->path);
+            bad_image("%s: hard link takes the place of its own target", entry->path);
         call_error("create hard link", entry->path);
     }
 done:
@@ -308,7 +308,7 @@ static void make_whiteout(const struct place *at, const struct entry *entry)
     struct place hidden = *at;
     hidden.name += 4;
     if (!*hidden.name || !strcmp(hidden.name, ".") || !strcmp(hidden.name, ".."))
-        bad_archive("%s: whiteout of nothing", entry->path);
+        bad_image("%s: whiteout of nothing", entry->path);
     struct stat st;
     if (fstatat(at->dir, hidden.name, &st, AT_SYMLINK_NOFOLLOW) < 0) {
         if (errno != ENOENT)

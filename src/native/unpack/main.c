@@ -13,33 +13,12 @@
  * directory its root besides and given up every capability and system call it does not need.
  */
 #include "common.h"
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-void confine(void);
 void extract(int root);
 void settle(int root, const int *below, int count);
-
-static int check_dir(int fd)
-{
-    struct stat st;
-    if (fstat(fd, &st) < 0 || !S_ISDIR(st.st_mode)) {
-        errno = ENOTDIR;
-        host_error("inherit", "directory");
-    }
-    return fd;
-}
-
-static void enter(int root)
-{
-    if (fchdir(root) < 0)
-        host_error("enter", "directory");
-    if (chroot(".") < 0 && errno != EPERM)
-        host_error("make root of", "directory");
-    confine();
-}
 
 int main(int argc, char **argv)
 {
@@ -48,8 +27,9 @@ int main(int argc, char **argv)
     if (argc > next && !strcmp(argv[next], "-u"))
         user_xattrs = true, next++;
     if (argc == next && !strcmp(argv[1], "extract")) {
-        int root = check_dir(3);
-        enter(root);
+        int root = inherited_dir(3);
+        make_root_of(root);
+        confine(NULL, 0);
         extract(root);
         return 0;
     }
@@ -57,9 +37,9 @@ int main(int argc, char **argv)
         int count = atoi(argv[next]);
         int *below = must_alloc((size_t)(count > 0 ? count : 1) * sizeof *below);
         for (int i = 0; i < count; i++)
-            below[i] = check_dir(4 + i);
-        confine();
-        settle(check_dir(3), below, count);
+            below[i] = inherited_dir(4 + i);
+        confine(NULL, 0);
+        settle(inherited_dir(3), below, count);
         return 0;
     }
     static const char usage[] = "usage: berth-unpack extract [-u] | settle [-u] COUNT\n";

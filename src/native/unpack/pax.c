@@ -7,13 +7,13 @@ uint64_t decimal(const char *text, size_t length, uint64_t limit, const char *wh
 {
     uint64_t value = 0;
     if (length == 0 || length > 20)
-        bad_archive("%s is not a number", what);
+        bad_image("%s is not a number", what);
     for (size_t i = 0; i < length; i++) {
         if (text[i] < '0' || text[i] > '9')
-            bad_archive("%s is not a number", what);
+            bad_image("%s is not a number", what);
         uint64_t digit = (uint64_t)(text[i] - '0');
         if (value > (limit - digit) / 10)
-            bad_archive("%s is too large", what);
+            bad_image("%s is too large", what);
         value = value * 10 + digit;
     }
     return value;
@@ -31,7 +31,7 @@ static struct timespec pax_time(const char *text, size_t length)
     long unit = 100000000;
     for (size_t i = whole + 1; dot && i < length; i++, unit /= 10) {
         if (text[i] < '0' || text[i] > '9')
-            bad_archive("modification time is not a number");
+            bad_image("modification time is not a number");
         time.tv_nsec += (text[i] - '0') * unit;
     }
     if (negative) {
@@ -45,7 +45,7 @@ static struct timespec pax_time(const char *text, size_t length)
 static void set_string(char **field, const char *value, size_t length, const char *what)
 {
     if (memchr(value, 0, length))
-        bad_archive("%s holds a zero byte", what);
+        bad_image("%s holds a zero byte", what);
     free(*field);
     *field = must_strdup(value);
 }
@@ -53,13 +53,13 @@ static void set_string(char **field, const char *value, size_t length, const cha
 static void add_xattr(struct overrides *into, const char *name, const char *value, size_t length)
 {
     if (!*name || strlen(name) > 255)
-        bad_archive("extended attribute with a name of %zu bytes", strlen(name));
+        bad_image("extended attribute with a name of %zu bytes", strlen(name));
     if (length > 65536)
-        bad_archive("extended attribute %s of %zu bytes is too long", name, length);
+        bad_image("extended attribute %s of %zu bytes is too long", name, length);
     if (is_overlay_xattr(name))
-        bad_archive("extended attribute %s would command the overlay file system", name);
+        bad_image("extended attribute %s would command the overlay file system", name);
     if (into->xattr_count >= 1024)
-        bad_archive("too many extended attributes");
+        bad_image("too many extended attributes");
     into->xattrs = must_realloc(into->xattrs, (into->xattr_count + 1) * sizeof *into->xattrs);
     struct xattr *xattr = &into->xattrs[into->xattr_count++];
     xattr->name = must_strdup(name);
@@ -80,7 +80,7 @@ static void sparse_map(struct overrides *into, const char *text, size_t length)
         uint64_t pair[2];
         for (int i = 0; i < 2; i++) {
             if (text > end)
-                bad_archive("sparse map ends in the middle");
+                bad_image("sparse map ends in the middle");
             const char *comma = memchr(text, ',', (size_t)(end - text));
             const char *stop = comma ? comma : end;
             pair[i] = decimal(text, (size_t)(stop - text), INT64_MAX, "sparse map");
@@ -95,7 +95,7 @@ static void sparse_piece(struct overrides *into, bool is_length, uint64_t value)
 {
     into->has_map = true;
     if (is_length != into->half_extent)
-        bad_archive("sparse map is out of order");
+        bad_image("sparse map is out of order");
     if (!is_length)
         add_extent(&into->extents, &into->extent_count, value, 0);
     else
@@ -154,18 +154,18 @@ void pax_parse(char *text, size_t length, struct overrides *into)
     while (text < end) {
         char *space = memchr(text, ' ', (size_t)(end - text));
         if (!space)
-            bad_archive("extended header is malformed");
+            bad_image("extended header is malformed");
         size_t size = (size_t)decimal(text, (size_t)(space - text), MAX_EXTENDED, "length of an extended record");
         if (size < (size_t)(space - text) + 3 || size > (size_t)(end - text) || text[size - 1] != '\n')
-            bad_archive("extended header is malformed");
+            bad_image("extended header is malformed");
         char *key = space + 1, *next = text + size;
         char *equals = memchr(key, '=', (size_t)(next - key));
         if (!equals)
-            bad_archive("extended header is malformed");
+            bad_image("extended header is malformed");
         *equals = 0;
         next[-1] = 0;
         if (strlen(key) != (size_t)(equals - key))
-            bad_archive("extended header holds a zero byte in a name");
+            bad_image("extended header holds a zero byte in a name");
         record(into, key, equals + 1, (size_t)(next - 1 - (equals + 1)));
         text = next;
     }

@@ -3,6 +3,7 @@
  * metadata they have below, moves what was written under a directory that is a link below to where the link leads,
  * and copies up the targets of hard links into lower layers. Reads the first pass's report on standard input.
  */
+#include "data.h"
 #include "tree.h"
 #include "view.h"
 #include <dirent.h>
@@ -137,7 +138,7 @@ static void ensure_dir(const char *path)
     free(up);
     int layer;
     if (view_look(&lower, path, &layer) != DIRECTORY)
-        bad_archive("%s is not a directory below", path);
+        bad_image("%s is not a directory below", path);
     struct parent parent = open_parent(path);
     if (mkdirat(parent.fd, parent.name, 0700) < 0)
         call_error("create directory", path);
@@ -172,7 +173,7 @@ static void merge_entry(int from, int to, const char *name, const char *path)
         if (unlinkat(from, name, AT_REMOVEDIR) < 0)
             call_error("remove", path);
     } else if (exists && (S_ISDIR(a.st_mode) || S_ISDIR(b.st_mode))) {
-        bad_archive("%s is both a directory and not", path);
+        bad_image("%s is both a directory and not", path);
     } else if (renameat(from, name, to, name) < 0)
         call_error("move", path);
 }
@@ -207,7 +208,7 @@ static void move_to_link_target(const char *path)
     }
     size_t length = strlen(path);
     if (!strncmp(target, path, length) && (target[length] == '/' || !target[length]))
-        bad_archive("%s: link into itself", path);
+        bad_image("%s: link into itself", path);
     ensure_dir(target);
     struct parent parent = open_parent(path);
     int from = open_or_fail(tree_root, path, O_RDONLY | O_DIRECTORY);
@@ -247,19 +248,9 @@ static void settle_dir(const char *reported)
 
 /* ------------------------------------------------------------------------------------- hard links into lower layers */
 
-static void copy_bytes(int from, int to, const char *path)
+static void not_told(uint64_t bytes)
 {
-    static char buffer[1 << 18];
-    ssize_t got;
-    while ((got = read(from, buffer, sizeof buffer)) != 0) {
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got < 0)
-            host_error("read", path);
-        for (ssize_t put = 0, n; put < got; put += n)
-            if ((n = write(to, buffer + put, (size_t)(got - put))) < 0)
-                host_error("write", path);
-    }
+    (void)bytes;
 }
 
 static void copy_node(int from_root, const char *path, const struct stat *st, const struct parent *parent)
@@ -298,7 +289,7 @@ static void copy_up(int from_root, const char *path)
         int to = open_name(parent.fd, parent.name, O_WRONLY | O_CREAT | O_EXCL, 0600);
         if (to < 0)
             call_error("create", path);
-        copy_bytes(from, to, path);
+        copy_data(from, to, path, not_told);
         copy_metadata(from, to, path);
         close(from);
         close(to);
@@ -313,9 +304,9 @@ static void settle_link(const char *reported, const char *target)
     int layer;
     enum kind kind = source ? view_look(&whole, source, &layer) : NOTHING;
     if (kind == NOTHING)
-        bad_archive("hard link %s: target %s does not exist", path, target);
+        bad_image("hard link %s: target %s does not exist", path, target);
     if (kind == DIRECTORY)
-        bad_archive("hard link %s: target %s is a directory", path, target);
+        bad_image("hard link %s: target %s is a directory", path, target);
     if (layer > 0) {
         char *slash = strrchr(source, '/'), *up = must_strdup(source);
         up[slash ? slash - source : 0] = 0;
@@ -360,7 +351,7 @@ void settle(int root, const int *below, int count)
 {
     tree_open(root);
     if (count > MAX_LAYERS - 1)
-        bad_archive("more than %d layers", MAX_LAYERS - 1);
+        bad_image("more than %d layers", MAX_LAYERS - 1);
     lower.count = count;
     memcpy(lower.roots, below, (size_t)count * sizeof *below);
     whole.count = count + 1;

@@ -6,7 +6,7 @@
 void add_extent(struct extent **extents, size_t *count, uint64_t offset, uint64_t length)
 {
     if (*count >= MAX_EXTENTS)
-        bad_archive("sparse file of too many pieces");
+        bad_image("sparse file of too many pieces");
     if ((*count & (*count - 1)) == 0) {
         size_t room = *count ? *count * 2 : 1;
         *extents = must_realloc(*extents, room * sizeof **extents);
@@ -54,7 +54,7 @@ static uint64_t map_line(struct lines *lines)
         if (c == '\n')
             return decimal(digits, used, INT64_MAX, "sparse map");
         if (used == sizeof digits)
-            bad_archive("sparse map is malformed");
+            bad_image("sparse map is malformed");
         digits[used++] = c;
     }
 }
@@ -64,7 +64,7 @@ static void sparse_lines(struct entry *entry)
     struct lines lines = {0};
     uint64_t count = map_line(&lines);
     if (count > MAX_EXTENTS)
-        bad_archive("sparse file of too many pieces");
+        bad_image("sparse file of too many pieces");
     for (uint64_t i = 0; i < count; i++) {
         uint64_t offset = map_line(&lines);
         add_extent(&entry->extents, &entry->extent_count, offset, map_line(&lines));
@@ -76,13 +76,13 @@ void sparse_pax(struct overrides *given, struct entry *entry)
     bool lines = given->sparse_major == 1 && given->sparse_minor == 0;
     if (!lines && !given->has_map) {
         if (given->sparse_major > 0)
-            bad_archive("%s: sparse format is not known", entry->path);
+            bad_image("%s: sparse format is not known", entry->path);
         return;
     }
     if (!given->has_sparse_size)
-        bad_archive("%s: sparse file without a size", entry->path);
+        bad_image("%s: sparse file without a size", entry->path);
     if (given->half_extent)
-        bad_archive("%s: sparse map ends in the middle", entry->path);
+        bad_image("%s: sparse map ends in the middle", entry->path);
     entry->sparse = true;
     entry->size = given->sparse_size;
     if (lines) {
@@ -97,14 +97,14 @@ void sparse_check(const struct entry *entry, uint64_t data)
 {
     uint64_t at = 0, total = 0;
     if (entry->size > INT64_MAX)
-        bad_archive("%s: size is too large", entry->path);
+        bad_image("%s: size is too large", entry->path);
     for (size_t i = 0; i < entry->extent_count; i++) {
         const struct extent *extent = &entry->extents[i];
         if (extent->offset < at || extent->offset > entry->size || extent->length > entry->size - extent->offset)
-            bad_archive("%s: sparse map is out of order or out of range", entry->path);
+            bad_image("%s: sparse map is out of order or out of range", entry->path);
         at = extent->offset + extent->length;
         total += extent->length;
     }
     if (total != data)
-        bad_archive("%s: sparse map does not match the data", entry->path);
+        bad_image("%s: sparse map does not match the data", entry->path);
 }

@@ -37,7 +37,7 @@ static const char *read_block(void)
         if (refill())
             continue;
         if (had)
-            bad_archive("archive ends inside a header");
+            bad_image("archive ends inside a header");
         return NULL;
     }
     begin += 512;
@@ -53,10 +53,10 @@ uint64_t tar_left(void)
 const char *tar_block(void)
 {
     if (left < 512)
-        bad_archive("sparse map is longer than its entry");
+        bad_image("sparse map is longer than its entry");
     const char *block = read_block();
     if (!block)
-        bad_archive("archive ends inside an entry");
+        bad_image("archive ends inside an entry");
     left -= 512;
     return block;
 }
@@ -66,7 +66,7 @@ const char *tar_header_block(void)
 {
     const char *block = read_block();
     if (!block)
-        bad_archive("archive ends inside a header");
+        bad_image("archive ends inside a header");
     return block;
 }
 
@@ -77,7 +77,7 @@ size_t tar_data(const char **bytes, uint64_t limit)
     if (limit == 0)
         return 0;
     if (begin == end && !refill())
-        bad_archive("archive ends inside an entry");
+        bad_image("archive ends inside an entry");
     size_t run = end - begin;
     if (run > limit)
         run = (size_t)limit;
@@ -99,7 +99,7 @@ static void skip_rest(void)
 static char *read_extended(const char *what)
 {
     if (left > MAX_EXTENDED)
-        bad_archive("%s of %llu bytes is too long", what, (unsigned long long)left);
+        bad_image("%s of %llu bytes is too long", what, (unsigned long long)left);
     char *text = must_alloc((size_t)left + 1);
     size_t used = 0, run;
     const char *bytes;
@@ -117,10 +117,10 @@ uint64_t tar_number(const char *field, size_t length, const char *what)
     if (bytes[0] & 0x80) { /* base 256, GNU */
         value = bytes[0] & 0x3f;
         if (bytes[0] & 0x40)
-            bad_archive("negative %s", what);
+            bad_image("negative %s", what);
         for (size_t i = 1; i < length; i++) {
             if (value >> 55)
-                bad_archive("%s is too large", what);
+                bad_image("%s is too large", what);
             value = value << 8 | bytes[i];
         }
         return value;
@@ -132,7 +132,7 @@ uint64_t tar_number(const char *field, size_t length, const char *what)
         value = value << 3 | (bytes[i] - '0');
     for (; i < length; i++)
         if (bytes[i] != ' ' && bytes[i] != 0)
-            bad_archive("%s is not a number", what);
+            bad_image("%s is not a number", what);
     return value;
 }
 
@@ -151,7 +151,7 @@ static uint32_t header_id(const char *field, const char *what)
 {
     uint64_t id = tar_number(field, 8, what);
     if (id >= UINT32_MAX)
-        bad_archive("%s %llu is out of range", what, (unsigned long long)id);
+        bad_image("%s %llu is out of range", what, (unsigned long long)id);
     return (uint32_t)id;
 }
 
@@ -165,7 +165,7 @@ static void check_sum(const char *header)
         with_sign += (signed char)c;
     }
     if ((int64_t)given != plain && (int64_t)given != with_sign)
-        bad_archive("header checksum is wrong: not a tar archive?");
+        bad_image("header checksum is wrong: not a tar archive?");
 }
 
 static char *fixed_string(const char *field, size_t length)
@@ -197,7 +197,7 @@ static char *pick(char *over, char *plain)
 static void check_length(const char *text, const char *what)
 {
     if (strlen(text) > MAX_PATH)
-        bad_archive("%s of %zu bytes is too long", what, strlen(text));
+        bad_image("%s of %zu bytes is too long", what, strlen(text));
 }
 
 static char normal_type(char flag, const char *path)
@@ -213,7 +213,7 @@ static char normal_type(char flag, const char *path)
 static void set_data(uint64_t size)
 {
     if (size > INT64_MAX)
-        bad_archive("size is too large");
+        bad_image("size is too large");
     left = size;
     padding = (uint32_t)(-size & 511);
 }
@@ -232,7 +232,7 @@ static void finish(const char *raw, struct overrides *over, struct entry *entry)
     check_length(entry->link, "link target");
     entry->type = normal_type(flag, entry->path);
     if (!strchr("0123456V", entry->type))
-        bad_archive("%s: entry of unknown type \"%c\"", entry->path, entry->type);
+        bad_image("%s: entry of unknown type \"%c\"", entry->path, entry->type);
     entry->mode = (uint32_t)tar_number(header + 100, 8, "mode") & 07777;
     entry->uid = over->has_uid ? over->uid : header_id(header + 108, "uid");
     entry->gid = over->has_gid ? over->gid : header_id(header + 116, "gid");
@@ -274,7 +274,7 @@ bool tar_next(struct entry *entry)
         const char *header = read_block();
         if (!header || all_zero(header)) {
             if (extended)
-                bad_archive("archive ends after an extended header");
+                bad_image("archive ends after an extended header");
             return false;
         }
         check_sum(header);

@@ -125,9 +125,9 @@ char *clean_path(const char *path)
                 depth--;
         } else if (length && !dot) {
             if (++depth > MAX_DEPTH)
-                bad_archive("path of more than %d directories", MAX_DEPTH);
+                bad_image("path of more than %d directories", MAX_DEPTH);
             if (length > 255)
-                bad_archive("name of %zu bytes is too long", length);
+                bad_image("name of %zu bytes is too long", length);
             if (used)
                 clean[used++] = '/';
             memcpy(clean + used, path, length);
@@ -188,7 +188,7 @@ static void follow(struct walk *walk, const char *name)
         host_error("read link", name);
     target[length] = 0;
     if (++walk->links > MAX_LINKS)
-        bad_archive("%s/%s: too many links", walk->canonical, name);
+        bad_image("%s/%s: too many links", walk->canonical, name);
     if (*target == '/')
         go_to(walk, open_beneath(tree_root, "", O_PATH | O_DIRECTORY), must_strdup(""));
     char *rest = join_path(target, walk->rest);
@@ -216,7 +216,7 @@ static bool pass_obstacle(struct walk *walk, const char *name)
         make_implied(walk, name, true);
         return true;
     }
-    bad_archive("%s/%s is not a directory", walk->canonical, name);
+    bad_image("%s/%s is not a directory", walk->canonical, name);
 }
 
 static bool step(struct walk *walk, const char *name)
@@ -256,7 +256,7 @@ static bool walk_to(struct walk *walk, const char *path)
     while (*walk->rest) {
         size_t length = strcspn(walk->rest, "/");
         if (length > 255)
-            bad_archive("name of %zu bytes is too long", length);
+            bad_image("name of %zu bytes is too long", length);
         char name[256];
         memcpy(name, walk->rest, length);
         name[length] = 0;

@@ -6,8 +6,6 @@
 #define VIEW_H
 #include "common.h"
 
-enum { MAX_LAYERS = 500 };
-
 struct view {
     int count;
     int roots[MAX_LAYERS]; /* topmost first */

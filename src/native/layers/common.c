@@ -29,7 +29,7 @@ static void say(const char *text)
     (void)!write(2, safe, used);
 }
 
-void bad_archive(const char *format, ...)
+void bad_image(const char *format, ...)
 {
     char text[1024];
     va_list arguments;
@@ -37,7 +37,7 @@ void bad_archive(const char *format, ...)
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
     say(text);
-    _exit(EXIT_ARCHIVE);
+    _exit(EXIT_IMAGE);
 }
 
 void host_error(const char *what, const char *path)
@@ -52,7 +52,7 @@ void call_error(const char *what, const char *path)
 {
     if (errno == ENAMETOOLONG || errno == EINVAL || errno == ELOOP || errno == ENOTDIR || errno == EFBIG ||
         errno == EEXIST || errno == ENOTEMPTY)
-        bad_archive("%s %s: %s", what, *path ? path : "/", strerror(errno));
+        bad_image("%s %s: %s", what, *path ? path : "/", strerror(errno));
     host_error(what, path);
 }
 

@@ -1,0 +1,127 @@
+/* Owners, and the extended attributes that hold ids of their own: file capabilities and access control lists. */
+#include "remap.h"
+#include <endian.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <linux/limits.h>
+#include <linux/posix_acl.h>
+#include <linux/posix_acl_xattr.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+/* `whose` is "" or says where in the file the id was found. */
+static uint32_t mapped(const struct place *place, const char *name, enum id_kind kind, uint32_t id, const char *whose)
+{
+    uint32_t host;
+    if (!map_id(kind, id, &host))
+        bad_image("%s: %s %u%s is not mapped", path_of(place, name), kind == USER_ID ? "uid" : "gid", id, whose);
+    return host;
+}
+
+void set_owner(const struct place *place, const struct object *object, const struct stat *st)
+{
+    uint32_t uid = mapped(place, object->name, USER_ID, st->st_uid, "");
+    uint32_t gid = mapped(place, object->name, GROUP_ID, st->st_gid, "");
+    int failed = object->fd >= 0 ? fchown(object->fd, uid, gid)
+                                 : fchownat(place->to, object->name, uid, gid, AT_SYMLINK_NOFOLLOW);
+    if (failed)
+        host_error("change owner of", path_of(place, object->name));
+}
+
+/* ------------------------------------------------------------------------------------- attributes with ids */
+
+/*
+ * A capability for the container's root means that root's host id from now on: version 3 says whose root it is for,
+ * which version 2 leaves open (capabilities(7); linux/capability.h). Gives the new length.
+ */
+static size_t map_capability(const struct place *place, const char *name, char *value, size_t length)
+{
+    struct vfs_ns_cap_data data = {0};
+    if (length != XATTR_CAPS_SZ_2 && length != XATTR_CAPS_SZ_3)
+        bad_image("%s: file capability of %zu bytes", path_of(place, name), length);
+    memcpy(&data, value, length);
+    uint32_t rootid = le32toh(data.rootid); /* 0 in version 2 */
+    data.rootid = htole32(mapped(place, name, USER_ID, rootid, " of its file capability"));
+    data.magic_etc = htole32((le32toh(data.magic_etc) & VFS_CAP_FLAGS_MASK) | VFS_CAP_REVISION_3);
+    memcpy(value, &data, XATTR_CAPS_SZ_3);
+    return XATTR_CAPS_SZ_3;
+}
+
+static void map_acl(const struct place *place, const char *name, char *value, size_t length)
+{
+    struct posix_acl_xattr_header header;
+    struct posix_acl_xattr_entry entry;
+    if (length < sizeof header || (length - sizeof header) % sizeof entry)
+        bad_image("%s: access control list of %zu bytes", path_of(place, name), length);
+    for (char *at = value + sizeof header; at < value + length; at += sizeof entry) {
+        memcpy(&entry, at, sizeof entry);
+        int tag = le16toh(entry.e_tag);
+        if (tag != ACL_USER && tag != ACL_GROUP)
+            continue;
+        enum id_kind kind = tag == ACL_USER ? USER_ID : GROUP_ID;
+        entry.e_id = htole32(mapped(place, name, kind, le32toh(entry.e_id), " of its access control list"));
+        memcpy(at, &entry, sizeof entry);
+    }
+}
+
+static size_t map_value(const struct place *place, const char *name, const char *attribute, char *value, size_t length)
+{
+    if (!strcmp(attribute, "security.capability"))
+        return map_capability(place, name, value, length);
+    if (!strcmp(attribute, "system.posix_acl_access") || !strcmp(attribute, "system.posix_acl_default"))
+        map_acl(place, name, value, length);
+    return length;
+}
+
+/* ------------------------------------------------------------------------------------- all attributes */
+
+static _Noreturn void attribute_error(const struct place *place, const char *name, const char *doing,
+                                      const char *attribute)
+{
+    char what[XATTR_NAME_MAX + 32];
+    snprintf(what, sizeof what, "%s %s of", doing, attribute);
+    host_error(what, path_of(place, name));
+}
+
+/* What cannot be opened is reached by its name in the working directory, which no link can lead astray. */
+static int set_by_name(const struct place *place, const char *name, const char *attribute, const char *value,
+                       size_t length)
+{
+    if (fchdir(place->to) < 0)
+        host_error("enter", place->path);
+    int failed = lsetxattr(name, attribute, value, length, 0);
+    int error = errno;
+    if (fchdir(place->from) < 0)
+        host_error("enter", place->path);
+    errno = error;
+    return failed;
+}
+
+static void copy_attribute(const struct place *place, const char *name, const struct object *object,
+                           const char *attribute)
+{
+    static char value[XATTR_SIZE_MAX];
+    ssize_t length = lgetxattr(name, attribute, value, sizeof value);
+    if (length < 0)
+        attribute_error(place, name, "read", attribute);
+    size_t size = map_value(place, name, attribute, value, (size_t)length);
+    int failed = object->fd >= 0 ? fsetxattr(object->fd, attribute, value, size, 0)
+                                 : set_by_name(place, object->name, attribute, value, size);
+    /* Without trusted attributes the caller is no host root either, and a host's labels are not its to give. */
+    if (failed && !(errno == EPERM && user_xattrs))
+        attribute_error(place, name, "set", attribute);
+}
+
+void copy_attributes(const struct place *place, const char *name, const struct object *object)
+{
+    static char names[XATTR_LIST_MAX];
+    ssize_t length = llistxattr(name, names, sizeof names);
+    if (length < 0 && errno != ENOTSUP)
+        host_error("list attributes of", path_of(place, name));
+    for (char *attribute = names; attribute < names + length; attribute += strlen(attribute) + 1)
+        if (!is_overlay_xattr(attribute))
+            copy_attribute(place, name, object, attribute);
+}

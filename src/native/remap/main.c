@@ -1,0 +1,62 @@
+/*
+ * berth-remap: makes one layer of an overlay that holds the whole tree of an image, every owner mapped from the ids of
+ * a container to those of the host. For kernels and file systems that cannot mount the image's own layers idmapped.
+ *
+ *   berth-remap metacopy|copy [-u] COUNT   < maps > report    descriptor 3: the empty directory; 4 …: the COUNT
+ *                                                             layers, topmost first
+ *
+ * metacopy writes metadata only: the result is mounted on top of the same layers with metacopy=on, and overlayfs takes
+ * file data from below. copy writes data too, and the result stands alone. -u reads user.overlay.* in the place of
+ * trusted.overlay.* and goes with copy only, since overlayfs (userxattr) has no metacopy then.
+ *
+ * Maps, one line a range, then the end: "u CONTAINER HOST SIZE" for users, "g CONTAINER HOST SIZE" for groups. The
+ * report: "p ENTRIES BYTES" (directory entries read, bytes of file data copied) several times a second, and at last
+ * "done BYTES INODES", what was added below the directory and takes place on disk.
+ *
+ * Exit codes: 0; 2 when the image is at fault, as with an id no line holds; 3 when the host is. Standard error says
+ * why in one line. Whoever wants no result any more kills the process and removes the directory.
+ *
+ * Names, links and attributes of the layers are somebody else's. No call goes by more than one name from an open
+ * directory, none follows a link, and everything the program does not need is given up before it looks at a layer.
+ */
+#include "remap.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static void run(int count)
+{
+    static int layers[MAX_LAYERS];
+    static const int also[] = {SYS_fchdir, SYS_llistxattr, SYS_lgetxattr, SYS_lsetxattr};
+    destination = inherited_dir(3);
+    for (int i = 0; i < count; i++)
+        layers[i] = inherited_dir(4 + i);
+    make_root_of(destination);
+    confine(also, sizeof also / sizeof *also);
+    read_maps();
+    walk(layers, count);
+    report_done();
+}
+
+int main(int argc, char **argv)
+{
+    int next = 2;
+    umask(0);
+    if (argc > next && !strcmp(argv[next], "-u"))
+        user_xattrs = true, next++;
+    copy_file_data = argc > 1 && !strcmp(argv[1], "copy");
+    int count = argc == next + 1 && (copy_file_data || !strcmp(argv[1], "metacopy")) ? atoi(argv[next]) : 0;
+    if (count < 1 || count > MAX_LAYERS) {
+        static const char usage[] = "usage: berth-remap metacopy|copy [-u] COUNT (of 1 to 500 layers)\n";
+        (void)!write(2, usage, sizeof usage - 1);
+        return 1;
+    }
+    if (user_xattrs && !copy_file_data) {
+        errno = EOPNOTSUPP;
+        host_error("use metacopy with", "user.overlay attributes");
+    }
+    run(count);
+    return 0;
+}
