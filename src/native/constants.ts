@@ -118,7 +118,7 @@ export const SOCKETS = {
 export const POSIX_SPAWN = { SETSIGDEF: 4, SETSIGMASK: 8, SETSID: 0x80 } as const;
 
 /** System call numbers; all of these are above 423, where every architecture numbers alike. */
-export const SYS = { openat2: 437, faccessat2: 439, mount_setattr: 442, fchmodat2: 452 } as const;
+export const SYS = { openat2: 437, pidfd_getfd: 438, faccessat2: 439, mount_setattr: 442, fchmodat2: 452 } as const;
 
 /** Types of fs magic in `statfs` (linux/magic.h). */
 export const FS_MAGIC = {

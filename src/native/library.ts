@@ -18,6 +18,7 @@ const prototypes = {
   bind: 'int bind(int fd, const void *address, uint32_t length)',
   close: 'int close(int fd)',
   connect: 'int connect(int fd, const void *address, uint32_t length)',
+  execve: 'int execve(const char *path, const char **argv, const char **envp)',
   fchmodat: 'int fchmodat(int dir, const char *path, uint32_t mode, int flags)',
   fchownat: 'int fchownat(int dir, const char *path, uint32_t uid, uint32_t gid, int flags)',
   fcntl: 'int fcntl(int fd, int command, long argument)',
@@ -93,7 +94,7 @@ export type SpawnArgument = Argument | readonly (string | null)[];
 /** The C library. `object` is what an error names: a path, a device, a descriptor's owner. */
 export interface Library {
   /** Calls now. Throws SyscallError when the function answers -1. */
-  now(name: FunctionName, object: string | undefined, ...args: readonly Argument[]): number;
+  now(name: FunctionName, object: string | undefined, ...args: readonly SpawnArgument[]): number;
   /** Calls on a thread of the pool. Buffers must stay untouched until the promise settles. */
   later(name: FunctionName, object: string | undefined, ...args: readonly Argument[]): Promise<number>;
   /** Calls a function of the posix_spawn family. Throws SyscallError when it answers an errno. */
@@ -142,7 +143,7 @@ export function loadLibrary(): Library {
 
   const library: Library = {
     now(name, object, ...args) {
-      checkStrings(name, args, object);
+      checkStrings(name, args.flat(), object);
       const result = Number(named(name)(...args));
       if (result === -1) throw failure(name, koffi.errno(), object);
       return result;

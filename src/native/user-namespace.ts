@@ -38,8 +38,8 @@ export function openUserNamespace(
 
 const SIGKILL = 9;
 
-/** libuv does not know the child. */
-async function buried(pid: number, { processes }: Pick<Native, 'processes'>): Promise<void> {
+/** Reaps a child that ends soon; libuv does not know it. */
+export async function buried(pid: number, { processes }: Pick<Native, 'processes'>): Promise<void> {
   for (let attempt = 0; attempt < 100; attempt++) {
     try {
       if (processes.reap(pid) !== undefined) return;

@@ -30,10 +30,11 @@ const receiveTimeoutSeconds = 5;
 
 /**
  * Opens a socket of one netlink protocol (NETLINK_ROUTE 0, NETLINK_NETFILTER 12), with the kernel's explanations in
- * its refusals (Linux 4.12). Throws SyscallError.
+ * its refusals (Linux 4.12). `made` is a socket of that protocol that another process made in its network namespace;
+ * it is taken over. Throws SyscallError.
  */
-export function openNetlink(protocol: number, library: Library): NetlinkSocket {
-  const fd = openSocket(protocol, library);
+export function openNetlink(protocol: number, library: Library, made?: number): NetlinkSocket {
+  const fd = prepared(made ?? library.now('socket', 'netlink', AF_NETLINK, SOCK_RAW_CLOEXEC, protocol), library);
   const buffer = Buffer.alloc(receiveSize);
   const receive = (): Uint8Array => {
     const length = library.now('recv', 'netlink', fd, buffer, buffer.length, 0);
@@ -64,8 +65,7 @@ export function openNetlink(protocol: number, library: Library): NetlinkSocket {
   };
 }
 
-function openSocket(protocol: number, library: Library): number {
-  const fd = library.now('socket', 'netlink', AF_NETLINK, SOCK_RAW_CLOEXEC, protocol);
+function prepared(fd: number, library: Library): number {
   try {
     const timeout = Buffer.alloc(16);
     timeout.writeBigInt64LE(BigInt(receiveTimeoutSeconds));
