@@ -113,3 +113,25 @@ export function parseLines(text: string, field: string): readonly IdMapping[] {
   if (fault !== undefined) throw new RuntimeError('invalid-argument', `${field}: ${fault}`);
   return lines;
 }
+
+/** Lines of the text of /proc/PID/uid_map or gid_map, by the id inside (user_namespaces(7)). */
+export function parseIdMap(text: string): readonly IdMapping[] {
+  const lines = text.split('\n').flatMap((line) => {
+    const [containerId, hostId, size] = line.trim().split(/\s+/).map(Number);
+    if (containerId === undefined || hostId === undefined || size === undefined) return [];
+    return [{ containerId, hostId, size }];
+  });
+  return lines.sort((a, b) => a.containerId - b.containerId);
+}
+
+/** The maps of a process by the texts of its two files, each of which speaks for its own kind only. */
+export const parseIdMaps = (uidMap: string, gidMap: string): IdMappings => ({
+  uids: parseIdMap(uidMap),
+  gids: parseIdMap(gidMap),
+});
+
+/** Whether a process with these maps is in a user namespace other than the first, which has every id as it is. */
+export const isInUserNamespace = ({ uids, gids }: IdMappings): boolean => ![uids, gids].every(isWholeIdentity);
+
+const isWholeIdentity = (lines: readonly IdMapping[]): boolean =>
+  lines.length === 1 && lines[0]?.containerId === 0 && lines[0].hostId === 0 && lines[0].size === 0xffff_ffff;
