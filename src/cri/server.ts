@@ -10,7 +10,7 @@ import { imageService, imageServiceDefinition } from './image-service.js';
 import { Inflight } from './inflight.js';
 import { runtimeService, runtimeServiceDefinition } from './runtime-service.js';
 import type { RuntimeIdentity } from './runtime-service.js';
-import { listenOn } from './socket.js';
+import { listenOn } from '../kit/listen.js';
 import type { StreamingServer } from './streaming/server.js';
 
 export interface CriServerOptions {

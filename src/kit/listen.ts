@@ -1,9 +1,9 @@
-/** The agent's listening socket: a file that only root can reach, in a directory that only root can enter. */
+/** A listening unix socket: a file that only root can reach, in a directory that only root can enter. */
 import { chmodSync, lstatSync, mkdirSync, statSync, unlinkSync } from 'node:fs';
 import { connect, createServer } from 'node:net';
 import type { Server, Socket } from 'node:net';
 import { dirname } from 'node:path';
-import { RuntimeError, asRuntimeError, isErrno } from '../kit/errors.js';
+import { RuntimeError, asRuntimeError, isErrno } from './errors.js';
 
 /** Longest path of a unix socket on Linux, without the final NUL (unix(7), sun_path). */
 const longestSocketPath = 107;
