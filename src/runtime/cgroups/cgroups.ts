@@ -15,11 +15,13 @@ import type { CgroupHandle, CgroupLayout, CgroupResources, Cgroups, CgroupsOptio
 /** Finds the host's hierarchies; throws `unavailable` when none is mounted. Holds no descriptor and no state. */
 export function openCgroups(options: CgroupsOptions = {}): Cgroups {
   const { root = '/sys/fs/cgroup', procRoot = '/proc', bpf, tolerateMissingHugetlb = true } = options;
-  const layout = detectLayout(
-    readFileSync(join(procRoot, 'self/mountinfo'), 'utf8'),
-    readFileSync(join(procRoot, 'cgroups'), 'utf8'),
-    root,
-  );
+  const layout =
+    options.layout ??
+    detectLayout(
+      readFileSync(join(procRoot, 'self/mountinfo'), 'utf8'),
+      readFileSync(join(procRoot, 'cgroups'), 'utf8'),
+      root,
+    );
   const hugetlb = hasHugetlb(layout);
   const prepared = (resources: CgroupResources): CgroupResources =>
     hugetlb ? resources : withoutHugetlb(resources, tolerateMissingHugetlb);

@@ -117,6 +117,8 @@ export interface CgroupsOptions {
   /** Default /proc. */
   readonly procRoot?: string;
   readonly driver?: 'cgroupfs';
+  /** Where the hierarchies are, when that was found out before; `root` is not looked at then. */
+  readonly layout?: CgroupLayout;
   /** Needed for device rules on v2. */
   readonly bpf?: DeviceBpf;
   /** Ignore hugepage limits when the host has no hugetlb controller. Default true. */
