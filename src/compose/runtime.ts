@@ -121,6 +121,8 @@ export async function openRuntime(config: Config, observer: Observer): Promise<O
       kernel,
       openUserNamespace: () => openUserNamespace(native, builtPrograms().shim, { hostId: probedId, size: 1 }),
       layers: [join(config.root, 'snapshots', 'empty'), join(config.root, 'snapshots', 'tmp')],
+      volumes: [config.state, '/'],
+      way: config.userns.snapshots,
     }),
     templates: new JoinTemplateCache({ paths, seccomp }),
   };
@@ -145,6 +147,7 @@ export async function openRuntime(config: Config, observer: Observer): Promise<O
       shims.close();
       await network.close();
       await images.close();
+      await snapshots.close();
       await store.close();
       lock[Symbol.dispose]();
     },

@@ -126,6 +126,12 @@ export const table = {
   log: {
     level: choice(['debug', 'info', 'warn', 'error'], 'info', 'Least severe messages written.', { reloadable: true }),
     format: choice(['json', 'text'], 'json', 'One JSON object a line, or lines for people.'),
+    snapshots: choice(
+      ['auto', 'idmapped', 'metacopy', 'copy'],
+      'auto',
+      'How images’ files get the ids of a user namespace: layers mounted idmapped, a layer of owners over them, a copy, or the first of these that works here.',
+    ),
+    unusedRemaps: integer(4, 'Layers of owners and copies that are kept while no container uses them.', { max: 1000 }),
   },
 
   metrics: {

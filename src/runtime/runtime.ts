@@ -62,7 +62,7 @@ export function createRuntime(options: RuntimeOptions): Runtime {
       ...options.facts,
       network: parts.network.info(),
       residue: parts.residue.list(),
-      userNamespaces: { supported: parts.userNamespaces.supported, reason: parts.userNamespaces.reason },
+      userNamespaces: userNamespaceFacts(parts.userNamespaces),
       requestsUnderWay: joined.underway().map(({ name, since, steps }) => ({
         name,
         ageMs: Math.round(performance.now() - since),
@@ -252,8 +252,12 @@ async function teardown({ parts, teardownNetwork }: RuntimeOptions): Promise<voi
   await parts.cgroups.remove(parts.settings.cgroupParent);
 }
 
+const userNamespaceFacts = ({ refusal: _, ...facts }: Parts['userNamespaces']) => facts;
+
 function status(parts: RuntimeOptions['parts']): RuntimeStatus {
   const network = parts.network.status();
+  // To the kubelet this means that volumes can be idmapped too (api.proto, RuntimeHandlerFeatures).
+  const userNamespaces = parts.userNamespaces.supported && parts.userNamespaces.idmapReason === '';
   return {
     conditions: [
       { type: 'RuntimeReady', status: true, reason: '', message: '' },
@@ -262,11 +266,11 @@ function status(parts: RuntimeOptions['parts']): RuntimeStatus {
     handlers: parts.settings.handlers.map((name) => ({
       name,
       recursiveReadOnlyMounts: parts.kernel.recursiveReadOnly,
-      userNamespaces: parts.userNamespaces.supported,
+      userNamespaces,
     })),
     features: {
       supplementalGroupsPolicy: true,
-      userNamespacesHostNetwork: parts.userNamespaces.supported,
+      userNamespacesHostNetwork: userNamespaces,
       mountOptions: true,
     },
   };

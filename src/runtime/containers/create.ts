@@ -49,7 +49,7 @@ export async function createContainer(
   deps: CreateContainerDeps,
   call: Call,
 ): Promise<string> {
-  const { registry, residue, images, snapshots, paths, host } = deps;
+  const { registry, residue, images, paths, host } = deps;
   const sandbox = registry.sandbox(input.sandboxId);
   if (sandbox.record.stage !== 'ready') {
     throw new RuntimeError('wrong-state', `pod sandbox ${sandbox.record.id} is not ready`);
@@ -79,7 +79,7 @@ export async function createContainer(
       );
       await undo.step(
         'prepare snapshot',
-        () => snapshots.prepare(id, { chainId: image.chainId, ...(mappings === undefined ? {} : { mappings }) }),
+        () => prepareSnapshot(id, image, mappings, { ...call, observer }, deps),
         async () => void (await residue.clean('snapshot', id)),
       );
     }
@@ -117,6 +117,19 @@ const noImage: ImageRunConfig = {
   workingDir: '',
   stopSignal: '',
   volumes: [],
+/** How its files get their ids is written down, for those who ask why a start was slow or a disk is full. */
+async function prepareSnapshot(
+  id: string,
+  { chainId }: Image,
+  mappings: SandboxEntry['record']['mappings'],
+  call: Call,
+  { snapshots, userNamespaces, registry }: CreateContainerDeps,
+): Promise<void> {
+  const wanted = mappings === undefined ? {} : { mappings, way: userNamespaces.way };
+  const { way, remap } = await snapshots.prepare(id, { chainId, ...wanted }, call);
+  registry.updateContainer(id, { snapshot: { way, ...(remap === undefined ? {} : { remap }) } });
+}
+
   labels: {},
 };
 

@@ -55,7 +55,8 @@ function rootfsFacts(record: ContainerRecord, mapped: boolean, deps: FactDeps): 
     lower: snapshot.lowerDirs,
     upper: snapshot.upperDir,
     work: snapshot.workDir,
-    idmap: snapshot.idmapLower ? 'pod' : 'none',
+    idmap: snapshot.way === 'idmapped' ? 'pod' : 'none',
+    metacopy: snapshot.way === 'metacopy',
   };
 }
 

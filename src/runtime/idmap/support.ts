@@ -3,13 +3,21 @@ import { messageOf, RuntimeError } from '../../kit/errors.js';
 import type { Descriptor } from '../../native/descriptor.js';
 import type { KernelFacts } from '../../native/kernel-facts.js';
 import type { Native } from '../../native/native.js';
+import type { RemapWay } from '../snapshots/snapshotter.js';
+import { metacopyRefusal } from './metacopy.js';
 
 /** What user namespaces can do on this host: found out at start by trying, asked for by the requests. */
 export interface UserNamespaceSupport {
-  /** Pods can have user namespaces over the images' layers. */
+  /** Pods can have user namespaces. */
   readonly supported: boolean;
   /** Why not; '' when they can. */
   readonly reason: string;
+  /** How the files of images get a pod's ids: the best way that works here, or the configured one. */
+  readonly way: RemapWay;
+  /** Why no better way is taken; '' for the best. */
+  readonly wayReason: string;
+  /** Why no mount can be idmapped, wherever it lies; '' when those of some file systems can. */
+  readonly idmapReason: string;
   /**
    * Tries to idmap the mount at a host path. Returns what is in the way (`file system nfs4 …`), or undefined. The mount
    * itself stays as it is: a clone of it is tried.
@@ -18,12 +26,15 @@ export interface UserNamespaceSupport {
 }
 
 export interface SupportOptions {
-  readonly native: Pick<Native, 'mounts'>;
+  readonly native: Pick<Native, 'mounts' | 'files'>;
   readonly kernel: KernelFacts;
   /** Makes a user namespace; throws where there can be none. */
   readonly openUserNamespace: () => Descriptor;
-  /** Two directories, neither in the other, on the file system of the images' layers. */
+  /** Two directories, neither in the other, on the file system of the images' layers. What is tried is made in the second. */
   readonly layers: readonly [string, string];
+  /** Paths on further file systems that volumes may lie on. */
+  readonly volumes: readonly string[];
+  readonly way: 'auto' | RemapWay;
 }
 
 /** linux/mount.h */
@@ -36,7 +47,7 @@ export function probeUserNamespaces(options: SupportOptions): UserNamespaceSuppo
     userns = options.openUserNamespace();
   } catch (error) {
     const reason = `user namespaces cannot be made: ${messageOf(error)}`;
-    return { supported: false, reason, refusal: () => reason };
+    return { supported: false, reason, way: 'copy', wayReason: reason, idmapReason: reason, refusal: () => reason };
   }
   const attempt = (path: string, recursive: boolean): void => {
     using tree = native.mounts.openTree(path, { clone: true, recursive });
@@ -50,8 +61,37 @@ export function probeUserNamespaces(options: SupportOptions): UserNamespaceSuppo
       return refusalWords(path, messageOf(error), kernel.release);
     }
   };
-  const reason = refusal(layers[0], false) ?? overlayRefusal(options, userns) ?? '';
-  return { supported: reason === '', reason, refusal };
+  const [layer, workshop] = layers;
+  const refusals = [layer, ...options.volumes].map((path) => refusal(path, false));
+  const idmapReason = refusals.every((each) => each !== undefined) ? (refusals[0] ?? '') : '';
+  const ways = chooseWay(options.way, {
+    idmapped: () => refusals[0] ?? overlayRefusal(options, userns),
+    metacopy: () => metacopyRefusal(native, workshop),
+    copy: () => undefined,
+  });
+  return { supported: true, reason: '', ...ways, idmapReason, refusal };
+}
+
+/**
+ * The first way that nothing is in the way of. One that is configured is taken or refused at start, so that nobody
+ * believes in what is not there.
+ */
+export function chooseWay(
+  wanted: 'auto' | RemapWay,
+  refusals: Readonly<Record<RemapWay, () => string | undefined>>,
+): Pick<UserNamespaceSupport, 'way' | 'wayReason'> {
+  if (wanted !== 'auto') {
+    const reason = refusals[wanted]();
+    if (reason === undefined) return { way: wanted, wayReason: 'userns.snapshots says so' };
+    throw new RuntimeError('unimplemented', `userns.snapshots: ${wanted} is not possible here: ${reason}`);
+  }
+  const reasons: string[] = [];
+  for (const way of ['idmapped', 'metacopy'] as const) {
+    const reason = refusals[way]();
+    if (reason === undefined) return { way, wayReason: reasons.join('; ') };
+    reasons.push(reason);
+  }
+  return { way: 'copy', wayReason: reasons.join('; ') };
 }
 
 /** An overlay of two idmapped layers. Before 6.13 it would have to be mounted somewhere: then the release decides. */

@@ -4,10 +4,10 @@ import { planBuilder, type PlanBuilder } from './builder.js';
 import { compileDevices } from './compile-devices.js';
 import { compileMounts, idMapLine, withLabel } from './compile-mounts.js';
 import { compileProcess, idMapsOf, processOf } from './compile-process.js';
-import type { LaunchFacts, LaunchNamespace } from './facts.js';
+import type { LaunchFacts, LaunchNamespace, RootfsFacts } from './facts.js';
 import { namespaceKinds } from './kinds.js';
 import { MOUNT_ATTR, MS } from './kernel.js';
-import type { InnerStep, LaunchPlan, NamespaceKind } from './plan.js';
+import type { FsOption, InnerStep, LaunchPlan, NamespaceKind } from './plan.js';
 
 export type { CgroupFacts, CgroupJoin, LaunchFacts, LaunchKernelFacts, LaunchNamespace, RootfsFacts } from './facts.js';
 
@@ -123,7 +123,7 @@ function compileRoot(spec: OciSpec, facts: LaunchFacts, plan: PlanBuilder): void
       lower: rootfs.lower,
       upper: rootfs.upper,
       work: rootfs.work,
-      options: withLabel(rootfs.volatile === false ? [] : [{ key: 'volatile' }], 'overlay', spec.linux.mountLabel),
+      options: withLabel(overlayOptions(rootfs), 'overlay', spec.linux.mountLabel),
       idmap: rootfs.idmap ?? 'none',
     });
   } else {
@@ -145,6 +145,14 @@ function compileRoot(spec: OciSpec, facts: LaunchFacts, plan: PlanBuilder): void
     { op: 'attach-root', slot, on: facts.rootOn, propagation: 0 },
   );
 }
+
+const overlayOptions = ({
+  volatile = true,
+  metacopy = false,
+}: Extract<RootfsFacts, { kind: 'overlay' }>): FsOption[] => [
+  ...(volatile ? [{ key: 'volatile' }] : []),
+  ...(metacopy ? [{ key: 'metacopy', value: 'on' }] : []),
+];
 
 const rootPropagations: ReadonlyMap<string, number> = new Map([
   ['', 0],

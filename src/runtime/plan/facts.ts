@@ -32,6 +32,8 @@ export type RootfsFacts =
       readonly volatile?: boolean;
       /** The lower layers hold container ids. Default `none`. */
       readonly idmap?: 'none' | 'pod';
+      /** The topmost layer has files without data, which is in the layers below. Default false. */
+      readonly metacopy?: boolean;
     }
   | {
       readonly kind: 'directory';

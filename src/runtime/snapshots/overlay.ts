@@ -1,12 +1,16 @@
 import { createHash } from 'node:crypto';
 import { chmod, chown, mkdir, readdir, rename, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import type { Call } from '../../kit/call.js';
 import { notFound, RuntimeError } from '../../kit/errors.js';
 import { KeyedLock } from '../../kit/keyed-lock.js';
-import type { Observer } from '../../kit/observer.js';
+import { silentObserver, type Observer } from '../../kit/observer.js';
+import { toHost, type IdMappings } from '../idmap/mapping.js';
 import type { IdMapping } from '../model.js';
+import { createFlusher } from './flush.js';
 import { openLayerStore, type LayerStore } from './layer-store.js';
-import type { IdMappings, PrepareOptions, Snapshot, Snapshotter } from './snapshotter.js';
+import { openRemapStore, remapId, type MakeRemap, type RemapOrder, type RemapStore } from './remap-store.js';
+import type { PrepareOptions, Snapshot, Snapshotter } from './snapshotter.js';
 import { mountsBelow } from './tree.js';
 import { usageCache } from './usage.js';
 import { openWorkshop, readRecord, type Workshop } from './workshop.js';
@@ -17,6 +21,7 @@ import { openWorkshop, readRecord, type Workshop } from './workshop.js';
  * | path | what |
  * |---|---|
  * | `layers/` | the layers; see `layer-store.ts` |
+ * | `remaps/` | remapped layers; see `remap-store.ts` |
  * | `active/ID/fs`, `…/work`, `…/snapshot.json` | a snapshot; ID is the hash of its key |
  * | `tmp/` | stages, and what is being deleted; purged at start |
  * | `empty` | the lower directory of a stack of nothing |
@@ -26,15 +31,14 @@ export interface OverlayOptions {
   readonly root: string;
   /** Flushes the file system of a descriptor; without it layers do not outlive a power failure for certain. */
   readonly syncFs?: (fd: number) => Promise<void>;
+  /** Makes a remapped layer; without it only the way `idmapped` is there. */
+  readonly remap?: MakeRemap;
+  /** Remapped layers kept that no snapshot uses; default 0. */
+  readonly keepRemaps?: number;
   readonly observer: Observer;
 }
 
-interface SnapshotRecord {
-  readonly version: 1;
-  readonly key: string;
-  readonly chainId: string;
-  readonly idmapLower: boolean;
-}
+type SnapshotRecord = Pick<Snapshot, 'key' | 'chainId' | 'way' | 'remap'> & { readonly version: 1 };
 
 interface State {
   /** Directory of the snapshots. */
@@ -42,6 +46,7 @@ interface State {
   readonly empty: string;
   readonly workshop: Workshop;
   readonly layers: LayerStore;
+  readonly remaps: RemapStore;
   readonly records: Map<string, SnapshotRecord>;
 }
 
@@ -50,14 +55,19 @@ export async function openOverlaySnapshotter(options: OverlayOptions): Promise<S
   const { root, observer, syncFs } = options;
   await mkdir(root, { recursive: true, mode: 0o700 });
   const workshop = await openWorkshop(join(root, 'tmp'), observer);
-  const layers = await openLayerStore({ dir: join(root, 'layers'), workshop, observer, syncFs });
-  const state: State = {
-    active: join(root, 'active'),
-    empty: join(root, 'empty'),
+  const flusher = syncFs === undefined ? undefined : createFlusher(root, syncFs, observer);
+  const records = new Map<string, SnapshotRecord>();
+  const remaps = await openRemapStore({
+    dir: join(root, 'remaps'),
+    make: options.remap ?? noRemap,
+    isUsed: (id) => [...records.values()].some(({ remap }) => remap?.id === id),
+    keepUnused: options.keepRemaps ?? 0,
     workshop,
-    layers,
-    records: new Map(),
-  };
+    flusher,
+    observer,
+  });
+  const layers = await openLayerStore({ dir: join(root, 'layers'), workshop, flusher, observer });
+  const state: State = { active: join(root, 'active'), empty: join(root, 'empty'), workshop, layers, remaps, records };
   await mkdir(state.active, { recursive: true, mode: 0o700 });
   await mkdir(state.empty, { recursive: true });
   await chmod(state.empty, 0o755);
@@ -69,23 +79,30 @@ export async function openOverlaySnapshotter(options: OverlayOptions): Promise<S
     layer: layers.layer,
     layers: layers.layers,
     lowerDirs: (chainId) => lowerDirs(state, chainId),
-    releaseLayers: (keep) => layers.release([...keep, ...[...state.records.values()].map((record) => record.chainId)]),
-    prepare: async (key, wanted) => await prepare(state, key, wanted),
+    releaseLayers(keep) {
+      const kept = new Set(keep);
+      remaps.release((chainId) => kept.has(chainId));
+      return layers.release([...kept, ...[...records.values()].map(({ chainId }) => chainId)]);
+    },
+    prepare: async (key, wanted, call = { signal: new AbortController().signal, observer: silentObserver }) =>
+      await prepare(state, key, wanted, call),
     snapshot(key) {
       const record = state.records.get(key);
       return record === undefined ? undefined : describe(state, record);
     },
+    remaps: remaps.remaps,
     list: () => [...state.records.values()].map((record) => describe(state, record)),
     async remove(key) {
       await locks.hold(key, async () => await remove(state, key));
       usage.forget(key);
     },
     async usage(key) {
-      if (!state.records.has(key)) throw notFound('snapshot', key);
+      if (!records.has(key)) throw notFound('snapshot', key);
       return await usage.of(key, join(snapshotDir(state, key), 'fs'));
     },
     async close() {
-      await layers.flush();
+      await remaps.close();
+      await flusher?.flush();
       await workshop.settled();
     },
   };
@@ -102,7 +119,7 @@ function lowerDirs(state: State, chainId: string): readonly string[] {
 async function loadSnapshot(state: State, name: string, observer: Observer): Promise<void> {
   const dir = join(state.active, name);
   const record = await readRecord<SnapshotRecord>(join(dir, 'snapshot.json'));
-  const isWhole = record !== undefined && snapshotId(record.key) === name && hasStack(state, record.chainId);
+  const isWhole = record !== undefined && snapshotId(record.key) === name && hasStack(state, record);
   if (isWhole) {
     state.records.set(record.key, record);
     return;
@@ -112,45 +129,79 @@ async function loadSnapshot(state: State, name: string, observer: Observer): Pro
 }
 
 /** Layers may have been lost to a power failure, which ended the container too. */
-function hasStack(state: State, chainId: string): boolean {
+function hasStack(state: State, { chainId, remap }: SnapshotRecord): boolean {
   try {
-    return lowerDirs(state, chainId).length > 0;
+    return lowerDirs(state, chainId).length > 0 && (remap === undefined || state.remaps.remap(remap.id) !== undefined);
   } catch {
     return false;
   }
 }
 
 function describe(state: State, record: SnapshotRecord): Snapshot {
-  const dir = snapshotDir(state, record.key);
+  const { key, chainId, way, remap } = record;
+  const dir = snapshotDir(state, key);
   return {
-    key: record.key,
-    chainId: record.chainId,
-    lowerDirs: lowerDirs(state, record.chainId),
+    key,
+    chainId,
+    lowerDirs: lowerDirsOf(state, record),
     upperDir: join(dir, 'fs'),
     workDir: join(dir, 'work'),
-    idmapLower: record.idmapLower,
+    way,
+    idmapLower: way === 'idmapped',
+    ...(remap === undefined ? {} : { remap }),
   };
 }
 
-async function prepare(state: State, key: string, wanted: PrepareOptions): Promise<Snapshot> {
-  if (state.records.has(key)) throw new RuntimeError('already-exists', `snapshot "${key}" exists already`);
-  const [topmost = state.empty] = lowerDirs(state, wanted.chainId);
-  const { chainId, mappings } = wanted;
-  const record: SnapshotRecord = { version: 1, key, chainId, idmapLower: mappings !== undefined };
-  /* Known before the first await, so that the stack cannot be released under our feet. */
-  state.records.set(key, record);
-  const making = state.workshop.place('snapshot');
+function lowerDirsOf(state: State, { chainId, way, remap }: SnapshotRecord): readonly string[] {
+  const stack = lowerDirs(state, chainId);
+  if (remap === undefined) return stack;
+  const remapped = state.remaps.dirOf(remap.id);
+  return way === 'metacopy' ? [remapped, ...stack] : [remapped];
+}
+
+async function prepare(state: State, key: string, wanted: PrepareOptions, call: Call): Promise<Snapshot> {
+  const { records, workshop } = state;
+  if (records.has(key)) throw new RuntimeError('already-exists', `snapshot "${key}" exists already`);
+  const order = remapOrder(state, wanted);
+  /* Known before the first await, so that neither stack nor remapped layer can be released under our feet. */
+  let record = firstRecord(key, wanted, order);
+  records.set(key, record);
+  const making = workshop.place('snapshot');
   try {
-    await makeUpper(making, topmost, mappings);
+    if (order !== undefined) {
+      const origin = await call.observer.step('remap snapshot', () => state.remaps.ensure(order, call));
+      record = { ...record, remap: { id: remapId(order), origin } };
+      records.set(key, record);
+    }
+    const [topmost = state.empty] = lowerDirsOf(state, record);
+    await makeUpper(making, topmost, order === undefined ? wanted.mappings : undefined);
     await writeFile(join(making, 'snapshot.json'), JSON.stringify(record), { mode: 0o600 });
     await rename(making, snapshotDir(state, key));
   } catch (error) {
-    state.records.delete(key);
-    state.workshop.deleteLater(making);
+    records.delete(key);
+    workshop.deleteLater(making);
     throw error;
   }
+  call.observer.measure?.('snapshot', { way: record.way, remap: record.remap?.origin ?? 'none' });
   return describe(state, record);
 }
+
+/** What has to be remapped, if anything has: a snapshot of nothing is just its upper directory. */
+function remapOrder(state: State, { chainId, mappings, way = 'idmapped' }: PrepareOptions): RemapOrder | undefined {
+  const stack = lowerDirs(state, chainId);
+  if (mappings === undefined || way === 'idmapped' || chainId === '') return undefined;
+  return { way, chainId, mappings, lowerDirs: stack };
+}
+
+function firstRecord(key: string, wanted: PrepareOptions, order: RemapOrder | undefined): SnapshotRecord {
+  const { chainId, mappings } = wanted;
+  if (order !== undefined)
+    return { version: 1, key, chainId, way: order.way, remap: { id: remapId(order), origin: 'joined' } };
+  return { version: 1, key, chainId, way: mappings === undefined ? 'plain' : 'idmapped' };
+}
+
+const noRemap: MakeRemap = () =>
+  Promise.reject(new RuntimeError('unimplemented', 'this snapshotter makes no remapped layers'));
 
 async function remove(state: State, key: string): Promise<void> {
   const dir = snapshotDir(state, key);
@@ -159,7 +210,9 @@ async function remove(state: State, key: string): Promise<void> {
     throw new RuntimeError('wrong-state', `remove snapshot "${key}": ${mounted} is still mounted`);
   }
   await state.workshop.setAside(dir);
+  const remap = state.records.get(key)?.remap;
   state.records.delete(key);
+  if (remap !== undefined) state.remaps.unused(remap.id);
 }
 
 /** The upper directory stands for the root in the merged view: it takes mode and owner from the root below. */
@@ -176,8 +229,7 @@ async function makeUpper(dir: string, topmost: string, mappings: IdMappings | un
 }
 
 function hostId(id: number, mappings: readonly IdMapping[] | undefined): number {
-  if (mappings === undefined) return id;
-  const line = mappings.find((each) => id >= each.containerId && id - each.containerId < each.size);
-  if (line === undefined) throw new RuntimeError('invalid-argument', `id ${id} of the image's root is not mapped`);
-  return line.hostId + (id - line.containerId);
+  const found = mappings === undefined ? id : toHost(mappings, id);
+  if (found === undefined) throw new RuntimeError('invalid-argument', `id ${id} of the image's root is not mapped`);
+  return found;
 }

@@ -1,4 +1,5 @@
-import type { IdMapping } from '../model.js';
+import type { Call } from '../../kit/call.js';
+import type { IdMappings } from '../idmap/mapping.js';
 
 /**
  * A snapshotter keeps unpacked image layers, and a writable directory for each container on top of them.
@@ -31,8 +32,13 @@ import type { IdMapping } from '../model.js';
  * ```
  *
  * **Crashes.** Whatever instant the process dies at, the next start finds whole layers and whole snapshots, and purges
- * the rest. **Ids.** With mappings the upper directory belongs to the mapped root, and it is the plan's work to idmap
- * the lower directories (`Snapshot.idmapLower`); a snapshotter that keeps remapped copies answers false there.
+ * the rest.
+ *
+ * **Ids.** With mappings the upper directory belongs to the mapped root, and the files below get the pod's ids in one of
+ * three ways. `idmapped`: the plan mounts the lower directories idmapped; nothing is made, whatever the mapping. For hosts
+ * that cannot, a remapped layer is made once per stack and mapping, kept, and shared: `metacopy` lays one of owners and
+ * modes alone over the stack, whose data it shows (overlay mount option metacopy=on); `copy` is a copy of everything, which
+ * stands alone. A remapped layer goes with its stack.
  */
 export interface Snapshotter {
   /** A private empty directory in which a layer comes to be. */
@@ -47,15 +53,21 @@ export interface Snapshotter {
    */
   releaseLayers(keep: Iterable<string>): readonly Layer[];
 
-  /** Errors: already-exists when `key` is taken, not-found when the stack is not there. */
-  prepare(key: string, options: PrepareOptions): Promise<Snapshot>;
+  /**
+   * Errors: already-exists when `key` is taken, not-found when the stack is not there; invalid-argument naming the file
+   * when a layer to be remapped has ids that are not mapped. Making one may take long, reports its progress, and ends
+   * when the call is aborted.
+   */
+  prepare(key: string, options: PrepareOptions, call?: Call): Promise<Snapshot>;
   snapshot(key: string): Snapshot | undefined;
   list(): readonly Snapshot[];
   /** A missing snapshot is no error. Errors: wrong-state when something is mounted inside. */
   remove(key: string): Promise<void>;
+  /** The remapped layers kept. */
+  remaps(): readonly Remap[];
   /** What a container has written; at most some seconds old. Errors: not-found. */
   usage(key: string): Promise<DiskUsage>;
-  /** Waits for deletions under way. */
+  /** Ends remaps under way and waits for deletions. */
   close(): Promise<void>;
 }
 
@@ -86,12 +98,23 @@ export interface PrepareOptions {
   /** '' prepares a snapshot of nothing. */
   readonly chainId: string;
   readonly mappings?: IdMappings;
+  /** How the mappings get to the files; default `idmapped`. */
+  readonly way?: RemapWay;
 }
 
-export interface IdMappings {
-  readonly uids: readonly IdMapping[];
-  readonly gids: readonly IdMapping[];
+export type RemapWay = 'idmapped' | 'metacopy' | 'copy';
+
+/** A layer of a whole stack's files as one mapping has them. */
+export interface Remap extends DiskUsage {
+  readonly id: string;
+  readonly chainId: string;
+  readonly way: Exclude<RemapWay, 'idmapped'>;
+  /** Host path of its content. */
+  readonly dir: string;
 }
+
+/** Whether a snapshot had to wait for its remapped layer to be made, by itself or with another one, or found it there. */
+export type RemapOrigin = 'made' | 'joined' | 'cached';
 
 export interface Snapshot {
   readonly key: string;
@@ -100,6 +123,12 @@ export interface Snapshot {
   readonly lowerDirs: readonly string[];
   readonly upperDir: string;
   readonly workDir: string;
-  /** The lower directories hold container ids: mount them idmapped with the mappings `prepare` was given. */
+  /**
+   * How the files get their ids; `plain` without mappings. `idmapped`: mount the lower directories idmapped with the
+   * mappings `prepare` was given. `metacopy`: mount the overlay with metacopy=on.
+   */
+  readonly way: 'plain' | RemapWay;
   readonly idmapLower: boolean;
+  /** The remapped layer it stands on. */
+  readonly remap?: { readonly id: string; readonly origin: RemapOrigin };
 }

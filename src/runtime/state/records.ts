@@ -1,5 +1,6 @@
 import type { RecordedStep } from '../../kit/step-recorder.js';
 import type { IdMappings } from '../idmap/mapping.js';
+import type { Snapshot } from '../snapshots/snapshotter.js';
 import type { ContainerConfig, ExitRecord, LinuxResources, PodSandboxConfig, ReportedMount } from '../model.js';
 
 /**
@@ -52,6 +53,8 @@ export interface ContainerRecord {
   readonly resources: LinuxResources;
   /** An unmanaged directory that is the root; '' when the root is a snapshot. */
   readonly rootfs: string;
+  /** How its files get their ids; absent without an image. */
+  readonly snapshot?: Pick<Snapshot, 'way' | 'remap'>;
   /** How its start went, for the waterfall. */
   readonly steps: readonly RecordedStep[];
 }

@@ -12,13 +12,15 @@ import { testSpec, type SpecChanges } from './specs.js';
 const fromPod: LaunchNamespace = { from: 'pod' };
 const kernel = { lastCapability: 40, capabilities: 0x1ff_ffff_ffffn, canRaiseLimits: true };
 
+const overlay = {
+  kind: 'overlay',
+  lower: ['/layers/2/fs', '/layers/1/fs'],
+  upper: '/snapshots/c1/upper',
+  work: '/snapshots/c1/work',
+} as const;
+
 const v2: LaunchFacts = {
-  rootfs: {
-    kind: 'overlay',
-    lower: ['/layers/2/fs', '/layers/1/fs'],
-    upper: '/snapshots/c1/upper',
-    work: '/snapshots/c1/work',
-  },
+  rootfs: overlay,
   rootOn: '/run/berth/pods/p1/root',
   namespaces: {
     net: fromPod,
@@ -151,6 +153,13 @@ function containerPlans(): GoldenPlan[] {
     { name: 'container-own-names', plan: ownNamesPlan() },
     { name: 'container-user-namespace', plan: userNamespacePlan(mapped) },
     {
+      name: 'container-user-namespace-metacopy',
+      plan: userNamespacePlan({
+        ...mapped,
+        rootfs: { ...overlay, lower: ['/remaps/1/fs', ...overlay.lower], metacopy: true },
+      }),
+    },
+    {
       name: 'container-user-namespace-rootfs',
       plan: userNamespacePlan({ ...mapped, rootfs: { kind: 'directory', path: '/srv/root', idmap: 'pod' } }),
     },
@@ -189,13 +198,7 @@ const inPodUserNamespace: SpecChanges['linux'] = {
 
 const mapped: LaunchFacts = {
   ...v2,
-  rootfs: {
-    kind: 'overlay',
-    lower: ['/layers/2/fs', '/layers/1/fs'],
-    upper: '/snapshots/c1/upper',
-    work: '/snapshots/c1/work',
-    idmap: 'pod',
-  },
+  rootfs: { ...overlay, idmap: 'pod' },
   namespaces: { ...v2.namespaces, user: fromPod },
   rootOn: '/proc',
   devices: 'bind',
