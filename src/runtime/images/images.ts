@@ -75,7 +75,7 @@ export interface Images {
   /** Keeps an image's layers, even when it is removed meanwhile, until `unhold`. Both may be repeated. */
   hold(imageId: string, holder: string): void;
   unhold(imageId: string, holder: string): void;
-  /** Content and layers; from memory. */
+  /** Content, layers, and layers remapped for user namespaces; from memory. */
   fsInfo(): Promise<{ readonly mountpoint: string; readonly usedBytes: number; readonly inodesUsed: number }>;
   /** A regular file of the merged layers, nothing mounted. Errors: exhausted when larger than `maxBytes` or 10 MiB. */
   rootFile(image: Image, path: string, maxBytes: number): Promise<Buffer | undefined>;
@@ -153,7 +153,7 @@ export async function openImages(options: ImagesOptions): Promise<Images> {
     hold: holds.hold,
     unhold: holds.unhold,
     async fsInfo() {
-      const all = snapshotter.layers();
+      const all = [...snapshotter.layers(), ...snapshotter.remaps()];
       return {
         mountpoint: options.root,
         usedBytes: content.usedBytes() + all.reduce((sum, layer) => sum + layer.bytes, 0),
