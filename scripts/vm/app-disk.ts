@@ -21,6 +21,7 @@ const built = [
   'build/remap/berth-remap',
   'build/test-exec-tool/exec-tool',
   'build/test-facts/facts',
+  'build/test-attacks/attacks',
 ];
 
 /**
@@ -30,8 +31,8 @@ const built = [
 function prepare(project: string): void {
   const script = [
     "import { execTool } from './test/support/plan/exec-tool.ts';",
-    "import { factsProgram } from './test/support/userns.ts';",
-    'execTool(); factsProgram();',
+    "import { attacksProgram, factsProgram } from './test/support/userns.ts';",
+    'execTool(); factsProgram(); attacksProgram();',
   ].join('\n');
   execFileSync(process.execPath, ['--import', 'tsx', '--input-type=module', '-e', script], { cwd: project });
 }

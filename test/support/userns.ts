@@ -35,13 +35,19 @@ export const volume = (hostPath: string, containerPath: string, changes: Partial
   ...changes,
 });
 
+/** Tells what it sees (test/support/facts.c). */
+export const factsProgram = (): string => insideProgram('facts');
+
+/** Tries to get out (test/support/attacks.c). */
+export const attacksProgram = (): string => insideProgram('attacks');
+
 /**
- * Builds the program that tells what it sees (test/support/facts.c), static, when its source is newer; in the test
- * machine, which has no compiler, what was built outside has to do.
+ * Builds a program for the inside of containers, static, when its source is newer; in the test machine, which has no
+ * compiler, what was built outside has to do.
  */
-export function factsProgram(): string {
-  const out = fileURLToPath(new URL('../../build/test-facts/facts', import.meta.url));
-  const source = fileURLToPath(new URL('facts.c', import.meta.url));
+function insideProgram(name: 'facts' | 'attacks'): string {
+  const out = fileURLToPath(new URL(`../../build/test-${name}/${name}`, import.meta.url));
+  const source = fileURLToPath(new URL(`${name}.c`, import.meta.url));
   if (existsSync(out) && statSync(out).mtimeMs >= statSync(source).mtimeMs) return out;
   mkdirSync(dirname(out), { recursive: true });
   execFileSync('gcc', ['-D_GNU_SOURCE', '-static', '-O1', '-o', `${out}.${process.pid}`, source], { stdio: 'pipe' });
