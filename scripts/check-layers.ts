@@ -38,7 +38,7 @@ const layers: readonly Layer[] = [
   // What requests are made of: records of types that name parts without importing them.
   {
     name: 'contract',
-    files: /^src\/runtime\/(parts|settings)\.ts$/,
+    files: /^src\/runtime\/(parts|settings|lifecycle)\.ts$/,
     may: ['core', 'errors'],
     types: ['part', 'story', 'native', 'kit', 'facade'],
   },
@@ -57,6 +57,12 @@ const layers: readonly Layer[] = [
   },
   { name: 'observe', files: /^src\/observe\//, may: ['kit', 'errors'], types: ['config', 'facade'] },
   { name: 'cri', files: /^src\/cri\//, may: ['facade', 'core', 'kit', 'errors', 'generated'], types: ['config'] },
+  {
+    name: 'nri',
+    files: /^src\/nri\//,
+    may: ['facade', 'core', 'kit', 'errors', 'generated'],
+    types: ['config', 'contract', 'part'],
+  },
   { name: 'kube', files: /^src\/kube\//, may: ['facade', 'core', 'kit', 'errors'], types: ['config'] },
   {
     name: 'cli',
