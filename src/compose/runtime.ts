@@ -57,7 +57,7 @@ export async function openRuntime(config: Config, observer: Observer): Promise<O
   const lock = lockDirectory(config.root, native);
   const kernel = gatherKernelFacts(native);
   const settings = settingsOf(config, kernel);
-  const paths = hostPaths(config.state, config.network.netnsDir);
+  const paths = hostPaths(config.root, config.state, config.network.netnsDir);
   mkdirSync(paths.pods, { recursive: true, mode: 0o700 });
   mkdirSync(paths.netns, { recursive: true, mode: 0o755 });
   const host = hostParts();
@@ -193,6 +193,7 @@ function settingsOf(config: Config, kernel: KernelFacts): RuntimeSettings {
   return {
     cgroupParent: config.cgroup.parent,
     pidsLimit: runtime.pidsLimit,
+    imageVolumes: runtime.imageVolumes,
     logLineBytes: runtime.logLineBytes,
     drainMs: runtime.drainMs,
     execOutputBytes: runtime.execOutputBytes,

@@ -65,6 +65,11 @@ export const table = {
     bridge: string('berth0', 'Name of the built-in network’s bridge.', { check: linkName }),
     subnets: list(['10.199.0.0/16'], 'Subnets of the built-in network, one per address family, in CIDR form.'),
     mtu: integer(0, 'MTU of the built-in network’s links. 0: that of the default route, else 1500.', { max: 65_535 }),
+    rootless: choice(
+      ['auto', 'pasta', 'slirp4netns', 'none'],
+      'auto',
+      'By which program pods of an ordinary user reach other hosts. none: they reach each other only.',
+    ),
     masquerade: boolean(true, 'Hide the built-in network’s addresses behind the node’s when leaving the node.'),
   },
 
@@ -81,6 +86,11 @@ export const table = {
   runtime: {
     defaultHandler: string('berth', 'Runtime handler of pods that name none.', { check: notEmpty }),
     pidsLimit: integer(0, 'Most processes in a container. 0: no limit of ours.'),
+    imageVolumes: choice(
+      ['bind', 'mkdir', 'ignore'],
+      'bind',
+      'Volumes that images declare: a directory outside the root with a copy of what the image has there, just a directory in the root, or nothing.',
+    ),
     restrictOomScoreAdj: boolean(false, 'Raise a too low oom_score_adj to the agent’s own instead of failing.'),
     rlimits: map({}, 'Resource limits of containers by name, like { nofile = "1024:524288" }. Others are inherited.'),
     capabilities: list(
@@ -121,17 +131,17 @@ export const table = {
     }),
     user: string('berth', 'Whose lines of /etc/subuid and /etc/subgid are used without ranges.', { check: notEmpty }),
     size: integer(65_536, 'Ids of each user namespace that we choose.', { min: 1, max: 0xffff_fffe }),
-  },
-
-  log: {
-    level: choice(['debug', 'info', 'warn', 'error'], 'info', 'Least severe messages written.', { reloadable: true }),
-    format: choice(['json', 'text'], 'json', 'One JSON object a line, or lines for people.'),
     snapshots: choice(
       ['auto', 'idmapped', 'metacopy', 'copy'],
       'auto',
       'How images’ files get the ids of a user namespace: layers mounted idmapped, a layer of owners over them, a copy, or the first of these that works here.',
     ),
     unusedRemaps: integer(4, 'Layers of owners and copies that are kept while no container uses them.', { max: 1000 }),
+  },
+
+  log: {
+    level: choice(['debug', 'info', 'warn', 'error'], 'info', 'Least severe messages written.', { reloadable: true }),
+    format: choice(['json', 'text'], 'json', 'One JSON object a line, or lines for people.'),
   },
 
   metrics: {

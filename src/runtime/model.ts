@@ -161,6 +161,8 @@ export interface ImageSpec {
   readonly userSpecifiedImage: string;
   readonly annotations: StringMap;
   readonly runtimeHandler: string;
+  /** The image's id, where it is known. */
+  readonly imageRef?: string;
 }
 
 export type MountPropagation = 'private' | 'host-to-container' | 'bidirectional';

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { isErrno } from '../kit/errors.js';
 import type { Orphan } from './facade.js';
 import type { Parts } from './parts.js';
+import { holderOf } from './containers/volumes.js';
 import type { ResidueKind } from './state/residue.js';
 
 export type OrphanDeps = Pick<Parts, 'paths' | 'registry' | 'residue' | 'cgroups' | 'snapshots' | 'settings'> & {
@@ -28,7 +29,10 @@ export async function findStrangers(deps: OrphanDeps): Promise<Stranger[]> {
     if (!pods.has(name)) strangers.push({ kind: 'directory', target: join(paths.pods, name), reason });
   }
   for (const { key } of deps.snapshots.list()) {
-    if (!containers.has(key)) strangers.push({ kind: 'snapshot', target: key, reason });
+    if (!containers.has(holderOf(key))) strangers.push({ kind: 'snapshot', target: key, reason });
+  }
+  for (const name of await entries(paths.volumes)) {
+    if (!containers.has(name)) strangers.push({ kind: 'volumes', target: name, reason });
   }
   const pins = new Set([...pods].map((id) => paths.netnsPin(id)));
   for (const pin of await deps.listNetnsPins()) {

@@ -55,6 +55,8 @@ export interface ImageParts {
   resolve(reference: string): Image | undefined;
   /** A regular file of the image's merged layers, at most `maxBytes`; never follows a link out of the image. */
   rootFile(image: Image, path: string, maxBytes: number): Promise<Buffer | undefined>;
+  /** What a path of the merged layers leads to; undefined when that is neither. Never outside the image. */
+  rootEntry(image: Image, path: string): Promise<'directory' | 'file' | undefined>;
   /** Keeps the image's layers while a container uses them. */
   hold(imageId: string, holder: string): void;
   unhold(imageId: string, holder: string): void;

@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import { messageOf } from '../kit/errors.js';
 import type { Observer } from '../kit/observer.js';
+import { cleanVolumes } from './containers/volumes.js';
 import { readExitRecords } from './launch/exit-records.js';
 import type { ShimExit, ShimState } from './launch/shim.js';
 import { findStrangers, type OrphanDeps } from './orphans.js';
@@ -107,6 +108,7 @@ async function undoContainer(record: ContainerRecord, deps: RecoverDeps): Promis
   const { residue, paths } = deps;
   await residue.clean('cgroup', record.cgroupPath);
   await residue.clean('snapshot', record.id);
+  await cleanVolumes(record, residue);
   if (record.imageId !== '') await residue.clean('image-hold', `${record.imageId} ${record.id}`);
   await residue.clean('directory', paths.bundle(record.sandboxId, record.id));
   deps.registry.deleteContainer(record.id);

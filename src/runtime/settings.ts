@@ -20,6 +20,8 @@ export interface RuntimeSettings {
   readonly defaultCapabilities: readonly string[];
   /** Resource limits of containers by name without RLIMIT_, as `soft:hard`; others are inherited. */
   readonly rlimits: Readonly<Record<string, string>>;
+  /** What becomes of the volumes an image declares: a directory each, a place in the root each, or nothing. */
+  readonly imageVolumes: 'bind' | 'mkdir' | 'ignore';
   /** Names a RunPodSandbox may ask for; '' is the default and always allowed. */
   readonly handlers: readonly string[];
   /** Those of `handlers` whose pods get a user namespace without asking. */
@@ -35,24 +37,30 @@ export const shimCgroup = (cgroupParent: string): string => join(cgroupParent, '
 export interface HostPaths {
   readonly pods: string;
   readonly netns: string;
+  /** Holds a directory per container for the volumes its image declares. On disk, unlike the pods' directories. */
+  readonly volumes: string;
   podDir(sandboxId: string): string;
   podFile(sandboxId: string, name: 'hosts' | 'hostname' | 'resolv.conf'): string;
   /** An empty directory the root of a container is attached on, in the container's own mount namespace. */
   rootMountpoint(sandboxId: string): string;
   bundle(sandboxId: string, containerId: string): string;
   netnsPin(sandboxId: string): string;
+  volumeDir(containerId: string): string;
 }
 
-export function hostPaths(state: string, netns: string): HostPaths {
+export function hostPaths(root: string, state: string, netns: string): HostPaths {
   const pods = join(state, 'pods');
+  const volumes = join(root, 'volumes');
   const podDir = (sandboxId: string): string => join(pods, sandboxId);
   return {
     pods,
     netns,
+    volumes,
     podDir,
     podFile: (sandboxId, name) => join(podDir(sandboxId), name),
     rootMountpoint: (sandboxId) => join(podDir(sandboxId), 'root'),
     bundle: (sandboxId, containerId) => join(podDir(sandboxId), 'c', containerId),
     netnsPin: (sandboxId) => join(netns, `berth-${sandboxId}`),
+    volumeDir: (containerId) => join(volumes, containerId),
   };
 }

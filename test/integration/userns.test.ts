@@ -424,8 +424,10 @@ describe('pods in user namespaces', function () {
     it('can be read-only all the way down, and let the host’s mounts in', async () => {
       const dir = directory('tree');
       mkdirSync(join(dir, 'below'), { recursive: true });
-      execFileSync('mount', ['-t', 'tmpfs', 'none', join(dir, 'below')]);
+      execFileSync('mount', ['--bind', dir, dir]);
       try {
+        execFileSync('mount', ['--make-rshared', dir]);
+        execFileSync('mount', ['-t', 'tmpfs', 'none', join(dir, 'below')]);
         const pod = await run();
         const mounts = [
           volume(dir, '/ro', { ...maps, readonly: true, recursiveReadOnly: true }),
@@ -440,7 +442,7 @@ describe('pods in user namespaces', function () {
         assert.equal(await output(pod, config), 'Read-only\nRead-only\nRead-only\n');
         assert.equal(statSync(join(dir, 'ok')).uid, 0);
       } finally {
-        execFileSync('umount', [join(dir, 'below')]);
+        execFileSync('umount', ['-R', dir]);
       }
     });
 

@@ -36,7 +36,7 @@ export function wireImageSpec(spec: ImageSpec): wire.ImageSpec {
     annotations: spec.annotations,
     userSpecifiedImage: spec.userSpecifiedImage,
     runtimeHandler: spec.runtimeHandler,
-    imageRef: '',
+    imageRef: spec.imageRef ?? '',
   };
 }
 

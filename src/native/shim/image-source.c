@@ -23,7 +23,8 @@ static int clone_part(struct execution *e, const struct plan_step *step, void *a
 /* Never a bind of a layer: a container with rights over its mounts could make that writable again. */
 int do_image_source(struct execution *e, const struct plan_step *step)
 {
-    const struct plan_step layers = {.op = OP_OVERLAY, .slot = step->slot, .w = {step->w[3]}, .s = {step->s[0]}};
+    const struct plan_step layers = {
+        .op = OP_OVERLAY, .slot = step->slot, .w = {step->w[3]}, .s = {[0] = step->s[0], [3] = step->s[3]}};
     int whole = do_overlay(e, &layers), mount = whole;
     if (whole >= 0 && step->s[1].length) {
         mount = run_helper(e, clone_part, step, &whole);

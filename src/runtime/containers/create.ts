@@ -20,9 +20,12 @@ import type { SandboxEntry } from '../registry.js';
 import type { ContainerRecord } from '../state/records.js';
 import { shmName } from '../sandbox/shim-events.js';
 import { writeBundle } from './bundle.js';
-import { gatherDevices, gatherMounts, gatherUserDatabase } from './gather.js';
+import { gatherDevices } from './gather-devices.js';
+import { gatherMounts } from './gather-mounts.js';
+import { gatherUserDatabase } from './gather-users.js';
 import { launchFacts } from './launch-facts.js';
-import { checkIdmaps, checkRootfs, checkVolumes, isForEveryone } from './user-namespace.js';
+import { checkRootfs, checkVolumes, isForEveryone } from './user-namespace.js';
+import { cleanVolumes, findVolumes, prepareVolumes, reportedMounts, volumeFacts, type Volumes } from './volumes.js';
 import { apparmorFor, seccompFor } from './profiles.js';
 
 export type CreateContainerDeps = Pick<
@@ -66,9 +69,10 @@ export async function createContainer(
     const image = findImage(input, deps);
     const run = image?.run ?? noImage;
     const user = resolveUser(userRequest(input.config, run), await userDatabase(image, input, deps));
+    const volumes = await findVolumes(id, input.config.mounts, run, deps);
     await undo.step(
       'reserve name and record',
-      () => registry.addContainer(firstRecord(id, input, sandbox, image, run, user, deps)),
+      () => registry.addContainer(firstRecord(id, input, sandbox, image, run, user, volumes, deps)),
       () => registry.deleteContainer(id),
     );
     if (image !== undefined) {
@@ -83,7 +87,9 @@ export async function createContainer(
         async () => void (await residue.clean('snapshot', id)),
       );
     }
-    const { spec, plan } = await undo.step('build spec and plan', () => build(id, input, run, user, deps));
+    undo.before('prepare volumes', () => cleanVolumes(registry.container(id).record, residue));
+    await undo.step('prepare volumes', () => prepareVolumes(id, volumes, mappings, { ...call, observer }, deps));
+    const { spec, plan } = await undo.step('build spec and plan', () => build(id, input, run, user, volumes, deps));
     await undo.step(
       'write bundle',
       () => writeBundle(paths.bundle(sandbox.record.id, id), spec, plan, mappings),
@@ -108,15 +114,6 @@ export async function createContainer(
   }
 }
 
-/** What a container without an image starts from: a directory given by the user says nothing about how to run it. */
-const noImage: ImageRunConfig = {
-  env: [],
-  entrypoint: [],
-  cmd: [],
-  user: '',
-  workingDir: '',
-  stopSignal: '',
-  volumes: [],
 /** How its files get their ids is written down, for those who ask why a start was slow or a disk is full. */
 async function prepareSnapshot(
   id: string,
@@ -130,6 +127,15 @@ async function prepareSnapshot(
   registry.updateContainer(id, { snapshot: { way, ...(remap === undefined ? {} : { remap }) } });
 }
 
+/** What a container without an image starts from: a directory given by the user says nothing about how to run it. */
+const noImage: ImageRunConfig = {
+  env: [],
+  entrypoint: [],
+  cmd: [],
+  user: '',
+  workingDir: '',
+  stopSignal: '',
+  volumes: [],
   labels: {},
 };
 
@@ -164,6 +170,7 @@ function firstRecord(
   image: Image | undefined,
   run: ImageRunConfig,
   user: ReturnType<typeof resolveUser>,
+  volumes: Volumes,
   deps: CreateContainerDeps,
 ): ContainerRecord {
   const { config } = input;
@@ -183,7 +190,7 @@ function firstRecord(
     logPath: config.logPath === '' ? '' : join(sandbox.record.config.logDirectory, config.logPath),
     user: { uid: user.uid, gid: user.gid, groups: user.groups },
     stopSignal: signalName(wanted, config.stopSignal === undefined ? 'image StopSignal' : 'config.stop_signal'),
-    mounts: config.mounts,
+    mounts: reportedMounts(config.mounts, volumes),
     resources: config.resources,
     rootfs: input.rootfs ?? '',
     steps: [],
@@ -196,14 +203,19 @@ async function build(
   input: CreateContainerInput,
   run: ImageRunConfig,
   user: ReturnType<typeof resolveUser>,
+  volumes: Volumes,
   deps: CreateContainerDeps,
 ): Promise<{ spec: OciSpec; plan: LaunchPlan }> {
   const { registry, paths, settings } = deps;
   const { record } = registry.container(id);
   const sandbox = registry.sandbox(record.sandboxId).record;
   const { security } = input.config;
-  const config = { ...input.config, mounts: await gatherMounts(input.config.mounts) };
-  checkIdmaps(config.mounts, deps.userNamespaces);
+  const mounts = await gatherMounts(record.mounts, {
+    mappings: sandbox.mappings,
+    support: deps.userNamespaces,
+    recursiveReadOnly: deps.kernel.recursiveReadOnly,
+  });
+  const config = { ...input.config, mounts };
   if (sandbox.mappings !== undefined && input.rootfs !== undefined) checkRootfs(input.rootfs, deps.userNamespaces);
   const devices = await gatherDevices(
     config.devices,
@@ -237,9 +249,11 @@ async function build(
     seccomp: await seccompFor(security, deps),
     apparmorProfile: apparmorFor(security, deps.kernel.apparmor),
     pidsLimit: settings.pidsLimit === 0 ? undefined : settings.pidsLimit,
+    volumes: volumes.declared,
     ...(sandbox.mappings === undefined ? {} : { mappings: sandbox.mappings }),
   });
-  return { spec, plan: compilePlan(spec, launchFacts(record, namespaces, spec, devices, deps)) };
+  const facts = { ...launchFacts(record, namespaces, spec, devices, deps), ...volumeFacts(volumes, deps) };
+  return { spec, plan: compilePlan(spec, facts) };
 }
 
 function checkTarget(

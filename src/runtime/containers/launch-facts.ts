@@ -48,8 +48,12 @@ const sourcesOf = (devices: readonly HostDevice[]): ReadonlyMap<string, string> 
 
 function rootfsFacts(record: ContainerRecord, mapped: boolean, deps: FactDeps): RootfsFacts {
   if (record.rootfs !== '') return { kind: 'directory', path: record.rootfs, idmap: mapped ? 'pod' : 'none' };
-  const snapshot = deps.snapshots.snapshot(record.id);
-  if (snapshot === undefined) throw new RuntimeError('internal', `container ${record.id} has no snapshot`);
+  return overlayFacts(record.id, deps);
+}
+
+export function overlayFacts(key: string, deps: Pick<Parts, 'snapshots'>): Extract<RootfsFacts, { kind: 'overlay' }> {
+  const snapshot = deps.snapshots.snapshot(key);
+  if (snapshot === undefined) throw new RuntimeError('internal', `there is no snapshot ${key}`);
   return {
     kind: 'overlay',
     lower: snapshot.lowerDirs,

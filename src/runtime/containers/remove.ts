@@ -1,5 +1,6 @@
 import type { Call } from '../../kit/call.js';
 import type { Parts } from '../parts.js';
+import { cleanVolumes } from './volumes.js';
 import { killContainer, type KillContainerDeps } from './stop.js';
 
 export type RemoveContainerDeps = KillContainerDeps &
@@ -27,6 +28,7 @@ export async function removeContainer(idOrPrefix: string, deps: RemoveContainerD
   await observer.step('remove cgroup', () => residue.clean('cgroup', cgroupPath));
   if (imageId !== '') {
     await observer.step('remove snapshot', () => residue.clean('snapshot', id));
+    await observer.step('remove volumes', () => cleanVolumes(entry.record, residue));
     await observer.step('release image', () => residue.clean('image-hold', `${imageId} ${id}`));
   }
   await observer.step('remove bundle', () => residue.clean('directory', paths.bundle(sandboxId, id)));

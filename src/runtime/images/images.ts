@@ -17,7 +17,7 @@ import type { OnProgress, PullProgress } from './progress.js';
 import { pullImage } from './pull.js';
 import { formatReference, parseReference } from './reference.js';
 import { createRegistry } from './registry.js';
-import { readRootFile } from './root-file.js';
+import { findRootPath, readRootFile } from './root-file.js';
 import { openImageStore, type ImageStore, type MetadataStore } from './store.js';
 import { createUnpacker } from './unpack.js';
 
@@ -79,6 +79,8 @@ export interface Images {
   fsInfo(): Promise<{ readonly mountpoint: string; readonly usedBytes: number; readonly inodesUsed: number }>;
   /** A regular file of the merged layers, nothing mounted. Errors: exhausted when larger than `maxBytes` or 10 MiB. */
   rootFile(image: Image, path: string, maxBytes: number): Promise<Buffer | undefined>;
+  /** What a path of the merged layers leads to, links followed inside the image; undefined when that is neither. */
+  rootEntry(image: Image, path: string): Promise<'directory' | 'file' | undefined>;
   /** Aborts what is under way and waits for its end. */
   close(): Promise<void>;
 }
@@ -118,6 +120,8 @@ export async function openImages(options: ImagesOptions): Promise<Images> {
       observer.note('warn', `write index.json of the content store: ${messageOf(error)}`);
     });
   };
+  const opaque = options.userXattrs === true ? 'user.overlay.opaque' : 'trusted.overlay.opaque';
+  const isOpaque = (dir: string): boolean => options.getXattr(dir, opaque)?.[0] === 0x79;
   const signalOf = (call: Call): AbortSignal => AbortSignal.any([call.signal, closing.signal]);
   dropIncomplete(store, snapshotter, observer);
   collect();
@@ -161,10 +165,12 @@ export async function openImages(options: ImagesOptions): Promise<Images> {
       };
     },
     async rootFile(image, path, maxBytes) {
-      const name = options.userXattrs === true ? 'user.overlay.opaque' : 'trusted.overlay.opaque';
-      const isOpaque = (dir: string): boolean => options.getXattr(dir, name)?.[0] === 0x79;
       const lowerDirs = snapshotter.lowerDirs(image.chainId);
       return await readRootFile(lowerDirs, path, Math.min(maxBytes, maxRootFile), isOpaque);
+    },
+    async rootEntry(image, path) {
+      const found = await findRootPath(snapshotter.lowerDirs(image.chainId), path, isOpaque);
+      return found?.kind === 'link' ? undefined : found?.kind;
     },
     async close() {
       closing.abort();

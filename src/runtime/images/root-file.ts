@@ -4,8 +4,8 @@ import { join } from 'node:path';
 import { isErrno, messageOf, RuntimeError } from '../../kit/errors.js';
 
 /**
- * Reads a file of an image from its layers, as the overlay would show it, without mounting anything. Links are resolved
- * here, inside the image; layers are never written to, so that looking at a path and opening it see the same file.
+ * Finds and reads files of an image in its layers, as the overlay would show them, without mounting anything. Links are
+ * resolved here, inside the image; layers are never written to, so that looking at a path and opening it see the same.
  */
 
 const maxLinks = 40;
@@ -23,6 +23,16 @@ export async function readRootFile(
   maxBytes: number,
   isOpaque: IsOpaque,
 ): Promise<Buffer | undefined> {
+  const found = await findRootPath(layers, path, isOpaque);
+  return found?.kind === 'file' ? await readRegular(found.path, maxBytes, path) : undefined;
+}
+
+/** The directory or regular file that a path leads to, or undefined when there is neither. */
+export async function findRootPath(
+  layers: readonly string[],
+  path: string,
+  isOpaque: IsOpaque,
+): Promise<Found | undefined> {
   let names = path.split('/');
   let done: string[] = [];
   let links = 0;
@@ -42,13 +52,14 @@ export async function readRootFile(
       if (target.startsWith('/')) done = [];
       names = [...target.split('/'), ...names];
     } else if (found.kind === 'directory') done.push(name);
-    else return names.every((each) => each === '') ? await readRegular(found.path, maxBytes, path) : undefined;
+    else return names.every((each) => each === '') ? found : undefined;
   }
-  return undefined;
+  return done.length === 0 ? { kind: 'directory', path: layers[0] ?? '' } : await look(layers, done, isOpaque);
 }
 
-interface Found {
+export interface Found {
   readonly kind: 'directory' | 'link' | 'file';
+  /** On the host, in the topmost layer that has it. */
   readonly path: string;
 }
 

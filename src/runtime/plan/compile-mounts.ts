@@ -25,7 +25,10 @@ export function compileMounts(spec: OciSpec, facts: LaunchFacts, plan: PlanBuild
     checkDestination(mount.destination, `${field}.destination`);
     const options = parseMountOptions(mount.options ?? [], `${field}.options`);
     const type = mount.type ?? '';
-    if (options.bind || type === 'bind' || type === 'rbind') compileBind(mount, options, field, facts, plan);
+    const volume = facts.volumes?.get(mount.source ?? '');
+    if (volume?.kind === 'image') compileImage(mount, options, volume, spec, plan);
+    else if (options.bind || type === 'bind' || type === 'rbind')
+      compileBind(mount, options, field, volume !== undefined, plan);
     else if (type === 'cgroup' || type === 'cgroup2') targets.push(...compileCgroupMount(mount, options, facts, plan));
     else targets.push(...compileFilesystem(mount, options, field, spec, plan));
   });
@@ -44,17 +47,14 @@ function compileBind(
   mount: OciMount,
   options: ParsedMountOptions,
   field: string,
-  facts: LaunchFacts,
+  copyUp: boolean,
   plan: PlanBuilder,
 ): void {
   const { data } = options;
   if (data.length > 0) throw invalid(`${field}.options`, `"${data[0]?.key}" is no option of a bind mount`);
   if (options.copyUp) throw invalid(`${field}.options`, '"tmpcopyup" is no option of a bind mount');
   const slot = plan.slot();
-  const volume = facts.volumes?.get(mount.source ?? '');
-  if (volume?.kind === 'image') return compileImage(mount, options, volume, slot, plan);
   plan.outer.push(bindSource(mount, options, slot, field));
-  const copyUp = volume?.kind === 'copy-up';
   plan.inner.push({ op: 'attach', slot, target: mount.destination, kind: 'auto', ...(copyUp ? { copyUp } : {}) });
   if (ownAttributes(options)) {
     const attributes = { set: options.set, clear: options.clear, propagation: 0, recursive: false };
@@ -67,15 +67,17 @@ function compileImage(
   mount: OciMount,
   options: ParsedMountOptions,
   volume: Extract<VolumeFacts, { kind: 'image' }>,
-  slot: number,
+  spec: OciSpec,
   plan: PlanBuilder,
 ): void {
-  const { lower, subPath, idmap } = volume;
+  const { lower, subPath, idmap, metacopy = false } = volume;
+  const slot = plan.slot();
   plan.outer.push({
     op: 'image-source',
     slot,
     lower,
     subPath,
+    options: withLabel(metacopy ? [{ key: 'metacopy', value: 'on' }] : [], 'overlay', spec.linux.mountLabel),
     idmap,
     name: mount.destination,
     attributes: {

@@ -55,6 +55,7 @@ const table: { readonly [Op in Step['op']]: Words<Of<Op>> } = {
       `image into slot ${s.slot}`,
       ...s.lower.map((dir) => `lower ${dir}`),
       s.subPath === '' ? '' : `${quoted(s.subPath)} of it`,
+      ...optionWords(s.options),
       attributesWords(s.attributes),
       s.idmap === 'none' ? '' : 'idmapped to the pod',
     ],

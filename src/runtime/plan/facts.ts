@@ -48,6 +48,8 @@ export type VolumeFacts =
       readonly kind: 'image';
       readonly lower: readonly string[];
       readonly subPath: string;
+      /** As of a root. */
+      readonly metacopy?: boolean;
       /** The layers hold container ids. */
       readonly idmap: 'none' | 'pod';
     }

@@ -88,6 +88,7 @@ export type OuterStep =
       readonly lower: readonly string[];
       /** Absolute inside the image; '' for all of it. */
       readonly subPath: string;
+      readonly options: readonly FsOption[];
       readonly attributes: MountAttributes;
       readonly idmap: 'none' | 'pod';
       /** What the user calls this mount, for messages. */

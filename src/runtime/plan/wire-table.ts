@@ -61,6 +61,7 @@ export const outerTable: StepTable<OuterStep> = {
     lower: at.texts(0),
     subPath: at.text(1),
     name: at.text(2),
+    options: at.options(3),
     attributes: at.attributes(stepFlags.recursive),
     idmap: at.choice(3, ['none', 'pod'] as const),
   }),

@@ -1,5 +1,5 @@
 import { invalid } from '../../kit/errors.js';
-import type { IdMappings } from '../idmap/mapping.js';
+import { sameLines, type IdMappings } from '../idmap/mapping.js';
 import type {
   ContainerConfig,
   ContainerSecurity,
@@ -62,10 +62,24 @@ export interface ContainerSpecInput {
   readonly pidsLimit: number | undefined;
   /** Of the pod's user namespace; absent without one. */
   readonly mappings?: IdMappings;
+  /** Volumes the image declares, each with its directory on the host. */
+  readonly volumes?: readonly DeclaredVolume[];
+}
+
+/** A place in the root that the image wants to be a volume of the container's own. */
+export interface DeclaredVolume {
+  /** Absolute, normal, inside the container. */
+  readonly path: string;
+  /** An empty directory of the host; the launch plan copies into it what the image has at `path`. */
+  readonly directory: string;
 }
 
 /** Source of a mount the shim holds for the pod, in the one form that `plan/compile` knows. */
 export const heldMountSource = (name: string): string => `held:${name}`;
+
+/** Source of a mount whose content is an image's, told to the plan compiler beside the spec. */
+export const imageMountSource = (mount: Mount, index: number): string =>
+  `image:${mount.image?.imageRef ?? ''}#${index}`;
 
 export function containerSpec(input: ContainerSpecInput): OciSpec {
   const { config, sandbox } = input;
@@ -198,9 +212,25 @@ function containerMounts(input: ContainerSpecInput): OciMount[] {
     fileMount('/etc/resolv.conf', files.resolvConf, config),
   ];
   // Shorter destinations first, so that a mount on /data never hides one on /data/cache.
-  const wanted = config.mounts.map(bindMount).sort((a, b) => depth(a.destination) - depth(b.destination));
-  return lastWriterWins([...base, shm, ...fileMounts, ...wanted]);
+  const wanted = config.mounts
+    .map((mount, index) => (mount.image === undefined ? bindMount(mount, input) : imageMount(mount, index)))
+    .sort((a, b) => depth(a.destination) - depth(b.destination));
+  return lastWriterWins([...declaredVolumes(input), ...base, shm, ...fileMounts, ...wanted]);
 }
+
+/**
+ * Before everything else: where an image says its volumes are, and what links lead there, it finds nothing but its own
+ * files. What it declares at /proc or /dev is covered by the mounts that follow.
+ */
+const declaredVolumes = ({ volumes = [] }: ContainerSpecInput): OciMount[] =>
+  [...volumes]
+    .sort((a, b) => depth(a.path) - depth(b.path))
+    .map(({ path, directory }) => ({
+      destination: path,
+      type: 'bind',
+      source: directory,
+      options: ['bind', 'private', 'rw'],
+    }));
 
 const fileMount = (destination: string, source: string, config: ContainerConfig): OciMount => ({
   destination,
@@ -225,7 +255,15 @@ const propagationOption = {
   bidirectional: 'rshared',
 } as const;
 
-function bindMount(mount: Mount): OciMount {
+const imageMount = (mount: Mount, index: number): OciMount => ({
+  destination: mount.containerPath,
+  type: 'bind',
+  source: imageMountSource(mount, index),
+  options: ['bind', 'private', 'ro', ...mount.options],
+});
+
+/** What is mounted below a volume is idmapped with it: half a tree that shows other owners would be a trap. */
+function bindMount(mount: Mount, { mappings }: ContainerSpecInput): OciMount {
   const access = mount.recursiveReadOnly ? 'rro' : mount.readonly ? 'ro' : 'rw';
   const bind: OciMount = {
     destination: mount.containerPath,
@@ -234,9 +272,15 @@ function bindMount(mount: Mount): OciMount {
     options: ['rbind', propagationOption[mount.propagation], access, ...mount.options],
   };
   if (mount.uidMappings.length === 0 && mount.gidMappings.length === 0) return bind;
+  const idmapped = { ...bind, options: [...(bind.options ?? []), 'ridmap'] };
+  const ofPod =
+    mappings !== undefined &&
+    sameLines(mount.uidMappings, mappings.uids) &&
+    sameLines(mount.gidMappings, mappings.gids);
+  // Without maps of its own a mount has those of the container (runtime-spec), which the shim holds already.
+  if (ofPod) return idmapped;
   return {
-    ...bind,
-    options: [...(bind.options ?? []), 'idmap'],
+    ...idmapped,
     uidMappings: mount.uidMappings.map(ociMapping),
     gidMappings: mount.gidMappings.map(ociMapping),
   };

@@ -17,7 +17,16 @@ export interface ResidueRecord {
   readonly attempts: number;
 }
 
-export const residueKinds = ['cgroup', 'snapshot', 'directory', 'shim', 'network', 'netns', 'image-hold'] as const;
+export const residueKinds = [
+  'cgroup',
+  'snapshot',
+  'directory',
+  'shim',
+  'network',
+  'netns',
+  'image-hold',
+  'volumes',
+] as const;
 export type ResidueKind = (typeof residueKinds)[number];
 
 /** One cleaner per kind. `target` is a path, key or id. */

@@ -1,69 +1,9 @@
-import { lstat, open, readdir, realpath, stat } from 'node:fs/promises';
-import { constants } from 'node:fs';
+import { lstat, readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { withDeadline } from '../../kit/deadline.js';
-import { invalid, isErrno, messageOf } from '../../kit/errors.js';
-import type { Device, Image, Mount } from '../model.js';
-import type { ImageParts } from '../parts.js';
+import { invalid } from '../../kit/errors.js';
+import type { Device } from '../model.js';
 import type { HostDevice } from '../spec/container-spec.js';
-import type { UserDatabase } from '../spec/user.js';
-
-/** Milliseconds a path of the host may take to answer before the request says which one hangs (a dead NFS server). */
-const hostPathDeadlineMs = 10_000;
-
-/** Bytes of a user database that are read; larger ones are an attack (CVE-2026-47262, CVE-2025-4437). */
-const userDatabaseBytes = 10 * 1024 * 1024;
-
-/** /etc/passwd and /etc/group, of the image's layers or of an unmanaged root. */
-export async function gatherUserDatabase(
-  from: { readonly image: Image; readonly images: ImageParts } | { readonly rootfs: string },
-): Promise<UserDatabase> {
-  const read = async (path: string): Promise<string> => {
-    const bytes =
-      'image' in from
-        ? await from.images.rootFile(from.image, path, userDatabaseBytes)
-        : await readPlainFile(join(from.rootfs, path));
-    return bytes?.toString('utf8') ?? '';
-  };
-  const [passwd, group] = await Promise.all([read('/etc/passwd'), read('/etc/group')]);
-  return { passwd, group };
-}
-
-/** A regular file that is no link; undefined when it is missing or anything else. */
-async function readPlainFile(path: string): Promise<Buffer | undefined> {
-  try {
-    await using file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
-    const facts = await file.stat();
-    if (!facts.isFile() || facts.size > userDatabaseBytes) return undefined;
-    return await file.readFile();
-  } catch (error) {
-    if (isErrno(error, 'ENOENT') || isErrno(error, 'ELOOP') || isErrno(error, 'ENOTDIR')) return undefined;
-    throw error;
-  }
-}
-
-/** Sources of mounts must exist; links in them are followed now, once. */
-export function gatherMounts(mounts: readonly Mount[]): Promise<Mount[]> {
-  return Promise.all(
-    mounts.map(async (mount, index) => {
-      if (mount.image !== undefined)
-        throw invalid(`config.mounts[${index}].image`, 'image volumes are not offered yet');
-      const field = `config.mounts[${index}].host_path`;
-      const hostPath = await hostPathOf(mount.hostPath, field);
-      return { ...mount, hostPath };
-    }),
-  );
-}
-
-async function hostPathOf(path: string, field: string): Promise<string> {
-  try {
-    return await withDeadline(`${field}: look up ${path}`, hostPathDeadlineMs, () => realpath(path));
-  } catch (error) {
-    if (isErrno(error, 'ENOENT')) throw invalid(field, `${path} does not exist`);
-    if (isErrno(error, 'ENOTDIR') || isErrno(error, 'ELOOP')) throw invalid(field, messageOf(error));
-    throw error;
-  }
-}
+import { hostPathOf } from './host-path.js';
 
 /** Device nodes of the request (a directory stands for those in it), or all of the host's for a privileged container. */
 export async function gatherDevices(
