@@ -139,6 +139,23 @@ export const table = {
     unusedRemaps: integer(4, 'Layers of owners and copies that are kept while no container uses them.', { max: 1000 }),
   },
 
+  nri: {
+    enable: boolean(true, 'Let plugins of the Node Resource Interface follow pods and containers and change them.'),
+    socketPath: path('/var/run/nri/nri.sock', 'Where plugins connect; mode 0600, in a directory of mode 0700.', {
+      check: (value) => notEmpty(value) ?? socketLength(value),
+    }),
+    pluginPath: path('/opt/nri/plugins', 'Plugins started with the agent, each a program named NN-name.', {
+      check: notEmpty,
+    }),
+    pluginConfigPath: path('/etc/nri/conf.d', 'Their configurations: NN-name.conf or name.conf.', { check: notEmpty }),
+    registrationTimeoutMs: duration(5000, 'How long a plugin may take to register, and to take in what there is.', {
+      min: 1,
+    }),
+    requestTimeoutMs: duration(2000, 'A plugin that needs longer for a request is closed, and pods go on without it.', {
+      min: 1,
+    }),
+  },
+
   log: {
     level: choice(['debug', 'info', 'warn', 'error'], 'info', 'Least severe messages written.', { reloadable: true }),
     format: choice(['json', 'text'], 'json', 'One JSON object a line, or lines for people.'),
