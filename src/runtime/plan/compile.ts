@@ -149,9 +149,11 @@ function compileRoot(spec: OciSpec, facts: LaunchFacts, plan: PlanBuilder): void
 const overlayOptions = ({
   volatile = true,
   metacopy = false,
+  userXattr = false,
 }: Extract<RootfsFacts, { kind: 'overlay' }>): FsOption[] => [
   ...(volatile ? [{ key: 'volatile' }] : []),
   ...(metacopy ? [{ key: 'metacopy', value: 'on' }] : []),
+  ...(userXattr ? [{ key: 'userxattr' }] : []),
 ];
 
 const rootPropagations: ReadonlyMap<string, number> = new Map([

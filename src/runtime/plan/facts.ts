@@ -30,6 +30,8 @@ export type RootfsFacts =
       readonly work: string;
       /** No sync on the upper layer: faster, and its content is lost with the host. Default true. */
       readonly volatile?: boolean;
+      /** The overlay's own marks are user.overlay.*, as they must be inside a user namespace. Default false. */
+      readonly userXattr?: boolean;
       /** The lower layers hold container ids. Default `none`. */
       readonly idmap?: 'none' | 'pod';
       /** The topmost layer has files without data, which is in the layers below. Default false. */
