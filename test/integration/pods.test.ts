@@ -1,63 +1,26 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { sleep } from '../../src/kit/deadline.js';
 import { isKind } from '../../src/kit/errors.js';
-import type { ContainerConfig, Mount, NamespaceOptions, PodSandboxConfig } from '../../src/runtime/model.js';
-import {
-  assertNothingLeft,
-  call,
-  containerConfig,
-  logText,
-  makeTestHost,
-  podConfig,
-  runToEnd,
-  traces,
-  type OpenHost,
-  type TestHost,
-} from '../support/runtime.js';
+import type { ContainerConfig, Mount, NamespaceOptions } from '../../src/runtime/model.js';
+import { namespaceOf, usePods } from '../support/pods.js';
+import { call, containerConfig, logText, podConfig, type OpenHost } from '../support/runtime.js';
+import { volume } from '../support/userns.js';
 
 describe('pods and containers on the kernel', function () {
   this.timeout(60_000);
-  let testHost: TestHost;
+  const pods = usePods();
+  const { run, start, exec, pidOf, toEnd, testHost } = pods;
   let host: OpenHost;
-  let clean: Record<string, unknown>;
-  const pods: string[] = [];
-
-  before(async () => {
-    testHost = makeTestHost();
-    host = await testHost.open();
-    clean = traces(testHost);
-  });
-  after(() => testHost.destroy());
-  afterEach(async function () {
-    for (const pod of pods.splice(0)) await host.runtime.sandboxes.remove(pod, call());
-    await assertNothingLeft(testHost, host, clean, this.currentTest?.title ?? '');
-  });
-
+  before(() => (host = pods.host));
   const namespaces = (changes: Partial<NamespaceOptions>): NamespaceOptions => ({
     network: 'pod',
     pid: 'container',
     ipc: 'pod',
     ...changes,
   });
-  const withNamespaces = (options: NamespaceOptions): Partial<PodSandboxConfig> => ({
-    security: { ...podConfig(testHost.dir).security, namespaces: options },
-  });
-  const run = async (changes: Partial<PodSandboxConfig> = {}): Promise<string> => {
-    const id = await host.runtime.sandboxes.run(
-      { config: podConfig(testHost.dir, changes), runtimeHandler: '' },
-      call(),
-    );
-    pods.push(id);
-    return id;
-  };
-  const start = async (pod: string, config: ContainerConfig): Promise<string> => {
-    const id = await host.runtime.containers.create({ sandboxId: pod, config }, call());
-    await host.runtime.containers.start(id, call());
-    return id;
-  };
   /** PID 1 of a PID namespace is sent no signal that it has no handler for: it must have set its traps. */
   const startReady = async (pod: string, config: ContainerConfig): Promise<string> => {
     const id = await start(pod, config);
@@ -65,17 +28,11 @@ describe('pods and containers on the kernel', function () {
     for (let i = 0; i < 500 && !logText(logPath).includes('ready'); i++) await sleep(10);
     return id;
   };
-  const exec = async (id: string, ...command: string[]) => {
-    const { stdout, stderr, exitCode } = await host.runtime.containers.execSync(id, command, 10, call());
-    return { stdout: Buffer.from(stdout).toString(), stderr: Buffer.from(stderr).toString(), exitCode };
-  };
-  const pidOf = (id: string): number => host.parts.registry.container(id).record.pid;
-  const namespaceOf = (pid: number | 'self', kind: string): string => readlinkSync(`/proc/${pid}/ns/${kind}`);
 
   describe('one container', () => {
     it('runs, logs, ends with its code', async () => {
       const pod = await run();
-      const result = await runToEnd(host, pod, containerConfig('echo out; echo err >&2; exit 7'));
+      const result = await toEnd(pod, containerConfig('echo out; echo err >&2; exit 7'));
       assert.equal(result.code, 7);
       assert.equal(result.reason, 'Error');
       assert.deepEqual(result.output.split('\n').sort(), ['', 'err', 'out']);
@@ -86,12 +43,11 @@ describe('pods and containers on the kernel', function () {
     });
 
     it('reports a signal as 128 and its number', async () => {
-      const result = await runToEnd(host, await run(), containerConfig('kill -KILL $$'));
+      const result = await toEnd(await run(), containerConfig('kill -KILL $$'));
       // PID 1 of its own namespace ignores what it sends itself, so the shell goes on and ends with 0.
       assert.equal(result.code, 0);
-      const pod = await run(withNamespaces(namespaces({ pid: 'pod' })));
-      const shared = await runToEnd(
-        host,
+      const pod = await run({ namespaces: namespaces({ pid: 'pod' }) });
+      const shared = await toEnd(
         pod,
         containerConfig('kill -TERM $$', { security: { namespaces: namespaces({ pid: 'pod' }) } }),
       );
@@ -120,7 +76,7 @@ describe('pods and containers on the kernel', function () {
           security: { runAsUser: 33, supplementalGroups: [77] },
         },
       );
-      const { output, code } = await runToEnd(host, pod, config);
+      const { output, code } = await toEnd(pod, config);
       assert.equal(code, 0, output);
       const ip = host.runtime.sandboxes.status(pod).ips[0] ?? '';
       assert.match(output, /^web-0\nweb-0\nsearch a\.test\nnameserver 10\.9\.9\.9\n/);
@@ -181,8 +137,7 @@ describe('pods and containers on the kernel', function () {
     });
 
     it('runs with a terminal', async () => {
-      const { output, code } = await runToEnd(
-        host,
+      const { output, code } = await toEnd(
         await run(),
         containerConfig('tty; test -t 1 && echo yes; echo $TERM', { tty: true }),
       );
@@ -193,7 +148,7 @@ describe('pods and containers on the kernel', function () {
 
   describe('namespaces', () => {
     it('a pod has its own, its containers share them', async () => {
-      const pod = await run(withNamespaces(namespaces({ pid: 'pod' })));
+      const pod = await run({ namespaces: namespaces({ pid: 'pod' }) });
       const config = { security: { namespaces: namespaces({ pid: 'pod' }) } };
       const a = await start(pod, containerConfig('sleep 1000', config));
       const b = await start(pod, containerConfig('sleep 2000', config));
@@ -227,22 +182,12 @@ describe('pods and containers on the kernel', function () {
       assert.match((await exec(other, 'ps')).stdout, /1 root .*sleep 1000/);
     });
 
-    it('host network, PID and IPC are the host’s', async () => {
-      const options = namespaces({ network: 'node', pid: 'node', ipc: 'node' });
-      const pod = await run({ ...withNamespaces(options), hostname: '' });
-      const id = await start(pod, containerConfig('sleep 1000', { security: { namespaces: options } }));
-      for (const kind of ['net', 'ipc', 'uts', 'pid'])
-        assert.equal(namespaceOf(pidOf(id), kind), namespaceOf('self', kind));
-      assert.match((await exec(id, 'cat', `/proc/${process.pid}/comm`)).stdout, /node|mocha|MainThread/);
-    });
-
     it('pods talk over the network they have', async () => {
       const server = await run();
       const client = await run();
       const ip = host.runtime.sandboxes.status(server).ips[0] ?? '';
       await start(server, containerConfig('while :; do echo pong | nc -l -p 7000; done'));
-      const { output } = await runToEnd(
-        host,
+      const { output } = await toEnd(
         client,
         containerConfig(`for i in 1 2 3 4 5 6 7 8 9; do nc -w 2 ${ip} 7000 && exit 0; sleep 0.2; done`),
       );
@@ -253,8 +198,7 @@ describe('pods and containers on the kernel', function () {
       const pod = await run({
         sysctls: { 'kernel.shm_rmid_forced': '1', 'net.ipv4.ip_local_port_range': '2000 3000' },
       });
-      const { output } = await runToEnd(
-        host,
+      const { output } = await toEnd(
         pod,
         containerConfig(
           'cat /proc/sys/kernel/shm_rmid_forced /proc/sys/net/ipv4/ip_local_port_range /proc/sys/net/ipv4/ip_unprivileged_port_start',
@@ -270,8 +214,7 @@ describe('pods and containers on the kernel', function () {
   describe('security', () => {
     const status = async (security: Partial<ContainerConfig['security']>): Promise<string> =>
       (
-        await runToEnd(
-          host,
+        await toEnd(
           await run(),
           containerConfig('grep -E "^(Cap|NoNewPrivs|Seccomp:|Uid|Groups)" /proc/self/status', { security }),
         )
@@ -303,8 +246,7 @@ describe('pods and containers on the kernel', function () {
     it('seccomp: RuntimeDefault filters, unconfined does not', async () => {
       assert.match(await status({ seccomp: { kind: 'runtime-default' } }), /Seccomp:\t2/);
       assert.match(await status({ seccomp: { kind: 'unconfined' } }), /Seccomp:\t0/);
-      const { output } = await runToEnd(
-        host,
+      const { output } = await toEnd(
         await run(),
         containerConfig('unshare -U true 2>&1 || echo refused', { security: { seccomp: { kind: 'runtime-default' } } }),
       );
@@ -320,7 +262,7 @@ describe('pods and containers on the kernel', function () {
         containerConfig('mkdir /tmp/x 2>&1; touch /tmp/y && echo touched', {
           security: { seccomp: { kind: 'localhost', localhostRef: path } },
         });
-      const { output } = await runToEnd(host, pod, config(file));
+      const { output } = await toEnd(pod, config(file));
       assert.match(output, /Operation not permitted\ntouched/);
       await assert.rejects(
         host.runtime.containers.create({ sandboxId: pod, config: config('/no/such.json') }, call()),
@@ -329,8 +271,7 @@ describe('pods and containers on the kernel', function () {
     });
 
     it('masked and read-only paths', async () => {
-      const { output } = await runToEnd(
-        host,
+      const { output } = await toEnd(
         await run(),
         containerConfig(
           'cat /proc/kcore | head -c 1 | wc -c; ls /sys/firmware | wc -l; echo 1 > /proc/sys/kernel/domainname || echo ro',
@@ -344,8 +285,7 @@ describe('pods and containers on the kernel', function () {
     });
 
     it('read-only root', async () => {
-      const { output } = await runToEnd(
-        host,
+      const { output } = await toEnd(
         await run(),
         containerConfig('touch /x 2>&1; touch /dev/shm/y && echo shm', { security: { readonlyRootfs: true } }),
       );
@@ -353,8 +293,7 @@ describe('pods and containers on the kernel', function () {
     });
 
     it('devices: the standard ones work, others are refused, asked ones are there', async () => {
-      const { output } = await runToEnd(
-        host,
+      const { output } = await toEnd(
         await run(),
         containerConfig('head -c 3 /dev/zero | wc -c; mknod /tmp/k c 1 11; cat /tmp/k 2>&1 | head -c 60; ls /dev', {
           devices: [{ containerPath: '/dev/mine', hostPath: '/dev/null', permissions: 'rwm' }],
@@ -368,9 +307,8 @@ describe('pods and containers on the kernel', function () {
     });
 
     it('privileged has everything', async () => {
-      const { output } = await runToEnd(
-        host,
-        await run({ security: { ...podConfig(testHost.dir).security, privileged: true } }),
+      const { output } = await toEnd(
+        await run({ security: { privileged: true } }),
         containerConfig(
           'grep CapEff /proc/self/status; mount -t tmpfs none /mnt 2>&1 || mkdir -p /mnt && mount -t tmpfs none /mnt && echo mounted; test -e /dev/kmsg && echo kmsg',
           {
@@ -384,19 +322,7 @@ describe('pods and containers on the kernel', function () {
   });
 
   describe('volumes', () => {
-    const mount = (hostPath: string, changes: Partial<Mount> = {}): Mount => ({
-      containerPath: '/data',
-      hostPath,
-      readonly: false,
-      selinuxRelabel: false,
-      propagation: 'private',
-      uidMappings: [],
-      gidMappings: [],
-      recursiveReadOnly: false,
-      imageSubPath: '',
-      options: [],
-      ...changes,
-    });
+    const mount = (hostPath: string, changes: Partial<Mount> = {}): Mount => volume(hostPath, '/data', changes);
     let source: string;
 
     beforeEach(() => {
@@ -419,7 +345,7 @@ describe('pods and containers on the kernel', function () {
     it('are read, written, read-only, recursively so, and without exec', async () => {
       const pod = await run();
       const output = async (script: string, changes: Partial<Mount>) =>
-        (await runToEnd(host, pod, containerConfig(script, { mounts: [mount(source, changes)] }))).output;
+        (await toEnd(pod, containerConfig(script, { mounts: [mount(source, changes)] }))).output;
       assert.equal(await output('cat /data/file; echo new > /data/made && cat /data/made', {}), 'from the host\nnew\n');
       assert.equal(readFileSync(join(source, 'made'), 'utf8'), 'new\n');
       assert.match(
@@ -433,7 +359,7 @@ describe('pods and containers on the kernel', function () {
     });
 
     it('pass mounts on as their propagation says', async () => {
-      const pod = await run({ security: { ...podConfig(testHost.dir).security, privileged: true } });
+      const pod = await run({ security: { privileged: true } });
       const begin = (propagation: Mount['propagation']) =>
         start(
           pod,
@@ -484,8 +410,7 @@ describe('pods and containers on the kernel', function () {
     });
 
     it('an out-of-memory kill is told apart', async () => {
-      const result = await runToEnd(
-        host,
+      const result = await toEnd(
         await run(),
         containerConfig('head -c 200m /dev/zero | tail > /dev/null; exit $?', {
           resources: { memoryLimit: 24 << 20, memorySwapLimit: 24 << 20 },
@@ -502,7 +427,6 @@ describe('pods and containers on the kernel', function () {
       const ids = await Promise.all(
         [1, 2, 3].map(() => host.runtime.sandboxes.run({ config, runtimeHandler: '' }, call())),
       );
-      pods.push(ids[0] ?? '');
       assert.equal(new Set(ids).size, 1);
       assert.equal(await host.runtime.sandboxes.run({ config, runtimeHandler: '' }, call()), ids[0]);
       const container = containerConfig('true');
@@ -532,7 +456,7 @@ describe('pods and containers on the kernel', function () {
 
     it('twenty pods at once', async () => {
       const ids = await Promise.all(Array.from({ length: 20 }, () => run()));
-      const outputs = await Promise.all(ids.map((pod, index) => runToEnd(host, pod, containerConfig(`echo ${index}`))));
+      const outputs = await Promise.all(ids.map((pod, index) => toEnd(pod, containerConfig(`echo ${index}`))));
       outputs.forEach(({ output }, index) => assert.equal(output, `${index}\n`));
       assert.equal(logText('/nowhere'), '');
     });

@@ -4,7 +4,6 @@ import {
   chmodSync,
   chownSync,
   existsSync,
-  mkdirSync,
   readdirSync,
   readFileSync,
   statSync,
@@ -12,17 +11,8 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import type { ContainerConfig, Mount, NamespaceOptions } from '../../src/runtime/model.js';
-import {
-  assertNothingLeft,
-  call,
-  containerConfig,
-  makeTestHost,
-  podConfig,
-  runToEnd,
-  traces,
-  type OpenHost,
-  type TestHost,
-} from '../support/runtime.js';
+import { usePods } from '../support/pods.js';
+import { call, containerConfig } from '../support/runtime.js';
 import { buildTestImage } from '../support/test-image.js';
 import { attacksProgram, factsProgram, line, namespaces, userns, volume } from '../support/userns.js';
 
@@ -53,41 +43,24 @@ interface Attack {
  */
 describe('attacks from user namespaces', function () {
   this.timeout(120_000);
-  let testHost: TestHost;
-  let host: OpenHost;
-  let clean: Record<string, unknown>;
+  const pods = usePods({
+    async prepare({ host, testHost }) {
+      const files = [
+        { path: 'bin/facts', content: readFileSync(factsProgram()), mode: 0o755 },
+        { path: 'bin/attacks', content: readFileSync(attacksProgram()), mode: 0o755 },
+        { path: 'mnt/' },
+      ];
+      const layout = buildTestImage(join(testHost.dir, 'attacks'), { name: image, layers: [files] });
+      await host.runtime.images.import(layout, image, call());
+    },
+  });
+  const { testHost, output, start, directory } = pods;
   let victim: ChildProcess;
-  const pods: string[] = [];
+  before(() => (victim = spawn('sleep', ['1000'], { stdio: 'ignore', cwd: '/', env: { SECRET: 'x' } })));
+  after(() => victim.kill('SIGKILL'));
 
-  before(async () => {
-    testHost = makeTestHost();
-    host = await testHost.open();
-    const files = [
-      { path: 'bin/facts', content: readFileSync(factsProgram()), mode: 0o755 },
-      { path: 'bin/attacks', content: readFileSync(attacksProgram()), mode: 0o755 },
-      { path: 'mnt/' },
-    ];
-    const layout = buildTestImage(join(testHost.dir, 'attacks'), { name: image, layers: [files] });
-    await host.runtime.images.import(layout, image, call());
-    victim = spawn('sleep', ['1000'], { stdio: 'ignore', cwd: '/', env: { SECRET: 'x' } });
-    clean = traces(testHost);
-  });
-  after(async () => {
-    victim.kill('SIGKILL');
-    await testHost.destroy();
-  });
-  afterEach(async () => {
-    for (const pod of pods.splice(0)) await host.runtime.sandboxes.remove(pod, call());
-    await assertNothingLeft(testHost, host, clean, 'a test');
-  });
-
-  const run = async (options: NamespaceOptions = namespaces(), privileged = false): Promise<string> => {
-    const config = podConfig(testHost.dir);
-    const security = { ...config.security, namespaces: options, privileged };
-    const id = await host.runtime.sandboxes.run({ config: { ...config, security }, runtimeHandler: '' }, call());
-    pods.push(id);
-    return id;
-  };
+  const run = (options: NamespaceOptions = namespaces(), privileged = false): Promise<string> =>
+    pods.run({ namespaces: options, security: { privileged } });
   const container = (
     script: string,
     changes: Parameters<typeof containerConfig>[1] = {},
@@ -98,14 +71,6 @@ describe('attacks from user namespaces', function () {
       ...changes,
       security: { namespaces: options, ...changes.security },
     });
-  const output = async (pod: string, config: ContainerConfig): Promise<string> =>
-    (await runToEnd(host, pod, config)).output;
-  const directory = (name: string, mode = 0o755): string => {
-    const path = join(testHost.dir, name);
-    mkdirSync(path, { recursive: true });
-    chmodSync(path, mode);
-    return path;
-  };
   const onHost = (...args: readonly string[]): string => execFileSync(attacksProgram(), args, { encoding: 'utf8' });
 
   const without = ({ userns: _, ...plain }: NamespaceOptions): NamespaceOptions => plain;
@@ -133,7 +98,7 @@ describe('attacks from user namespaces', function () {
       const lines = await attempt(pod, attack, security, options);
       assert.deepEqual(lines.filter(isDone), [], `${strength} of a user namespace`);
     }
-    await host.runtime.sandboxes.remove(pod, call());
+    await pods.remove(pod);
     const plain = { ...without(options), ...attack.control };
     const privileged = { privileged: true, capabilities: { add: ['ALL'], drop: [], addAmbient: [] } };
     const control = await attempt(await run(plain, true), attack, privileged, plain);
@@ -368,7 +333,7 @@ describe('attacks from user namespaces', function () {
         const options = namespaces({ network });
         const pod = await run(options);
         assert.deepEqual((await attempt(pod, { mounts, attempts }, paths, options)).filter(isDone), []);
-        await host.runtime.sandboxes.remove(pod, call());
+        await pods.remove(pod);
       }
     });
 
@@ -390,16 +355,13 @@ describe('attacks from user namespaces', function () {
   describe('on Berth', () => {
     const running = async (options: NamespaceOptions): Promise<{ pod: string; id: string }> => {
       const pod = await run(options);
-      const config = container('echo mine > /mine; exec sleep 1000', {}, options);
-      const id = await host.runtime.containers.create({ sandboxId: pod, config }, call());
-      await host.runtime.containers.start(id, call());
-      return { pod, id };
+      return { pod, id: await start(pod, container('echo mine > /mine; exec sleep 1000', {}, options)) };
     };
     const stranger = namespaces({ userns: userns(5_000_000, 6_000_000) });
 
     it('its directories: no pod, shim, bundle or file of another container is reached', async () => {
       const { pod, id } = await running(stranger);
-      const { paths, snapshots } = host.parts;
+      const { paths, snapshots } = pods.host.parts;
       const inside = (path: string): string => join('/v', path.slice(testHost.dir.length));
       const upper = snapshots.snapshot(id)?.upperDir ?? '';
       const socket = readdirSync(paths.podDir(pod)).find((name) => statSync(join(paths.podDir(pod), name)).isSocket());
@@ -422,8 +384,8 @@ describe('attacks from user namespaces', function () {
     it('its directories one by one: the own can be gone through and not listed, another’s neither', async () => {
       const [own, other] = [await running(namespaces()), await running(stranger)];
       const dirs = ({ pod, id }: typeof own): string[] => [
-        host.parts.paths.podDir(pod),
-        host.parts.paths.bundle(pod, id),
+        pods.host.parts.paths.podDir(pod),
+        pods.host.parts.paths.bundle(pod, id),
       ];
       const mounts = [...dirs(own), ...dirs(other)].map((dir, index) => volume(dir, `/v${index}`));
       const attempts = [
@@ -456,7 +418,7 @@ describe('attacks from user namespaces', function () {
 
     it('the shim: neither traced nor read, though the host’s /proc is there', async () => {
       const { pod } = await running(stranger);
-      const at = `/host/${host.parts.registry.sandbox(pod).record.shimPid}`;
+      const at = `/host/${pods.host.parts.registry.sandbox(pod).record.shimPid}`;
       const files = ['exe', 'maps', 'environ'].map((name) => `read ${at}/${name}`);
       await fails({
         mounts: [proc],
@@ -485,12 +447,7 @@ describe('attacks from user namespaces', function () {
     it('of another pod: neither read nor entered', async () => {
       const other = namespaces({ userns: userns(5_000_000, 6_000_000) });
       const pod = await run(other);
-      const id = await host.runtime.containers.create(
-        { sandboxId: pod, config: container('sleep 1000', {}, other) },
-        call(),
-      );
-      await host.runtime.containers.start(id, call());
-      const at = `/host/${host.parts.registry.container(id).record.pid}`;
+      const at = `/host/${pods.pidOf(await start(pod, container('sleep 1000', {}, other)))}`;
       const files = ['environ', 'maps', 'root/etc/passwd', 'exe', 'fd/0'].map((name) => `read ${at}/${name}`);
       const kinds = ['mnt', 'net', 'ipc', 'uts', 'pid'].map((kind) => `setns ${at}/ns/${kind}`);
       await fails({ mounts: [proc], control: { pid: 'node' }, attempts: [...files, `list ${at}/fd`, ...kinds] });

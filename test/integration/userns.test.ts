@@ -7,82 +7,28 @@ import {
   lstatSync,
   mkdirSync,
   readFileSync,
-  readlinkSync,
   statSync,
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
 import { isKind } from '../../src/kit/errors.js';
-import type { ContainerConfig, PodSandboxConfig } from '../../src/runtime/model.js';
-import {
-  assertNothingLeft,
-  call,
-  containerConfig,
-  logText,
-  makeTestHost,
-  podConfig,
-  runToEnd,
-  traces,
-  type OpenHost,
-  type TestHost,
-} from '../support/runtime.js';
+import type { ContainerConfig } from '../../src/runtime/model.js';
+import { namespaceOf, usePods, type PodChanges } from '../support/pods.js';
+import { call, containerConfig, logText } from '../support/runtime.js';
 import { line, namespaces, userns, volume } from '../support/userns.js';
 
 describe('pods in user namespaces', function () {
   this.timeout(60_000);
-  let testHost: TestHost;
-  let host: OpenHost;
-  let clean: Record<string, unknown>;
-  const pods: string[] = [];
-
-  before(async () => {
-    testHost = makeTestHost({ 'userns-handlers': 'own', 'userns-ranges': '30000000:131072' });
-    host = await testHost.open();
-    clean = traces(testHost);
-  });
-  after(() => testHost.destroy());
-  afterEach(async () => {
-    for (const pod of pods.splice(0)) await host.runtime.sandboxes.remove(pod, call());
-    await assertNothingLeft(testHost, host, clean, 'a test');
-  });
-
-  const run = async (
-    options = namespaces(),
-    changes: Partial<PodSandboxConfig> = {},
-    runtimeHandler = '',
-  ): Promise<string> => {
-    const config = podConfig(testHost.dir, changes);
-    const security = { ...config.security, ...changes.security, namespaces: options };
-    const id = await host.runtime.sandboxes.run({ config: { ...config, security }, runtimeHandler }, call());
-    pods.push(id);
-    return id;
-  };
+  const pods = usePods({ flags: { 'userns-handlers': 'own', 'userns-ranges': '30000000:131072' } });
+  const { start, output, exec, pidOf, directory } = pods;
+  const run = (options = namespaces(), changes: PodChanges = {}, runtimeHandler = ''): Promise<string> =>
+    pods.run({ ...changes, namespaces: options }, runtimeHandler);
   type Changes = Parameters<typeof containerConfig>[1];
   const container = (script: string, changes: Changes = {}, options = namespaces()): ContainerConfig =>
     containerConfig(script, { ...changes, security: { namespaces: options, ...changes?.security } });
-  const start = async (pod: string, config: ContainerConfig): Promise<string> => {
-    const id = await host.runtime.containers.create({ sandboxId: pod, config }, call());
-    await host.runtime.containers.start(id, call());
-    return id;
-  };
-  const output = async (pod: string, config: ContainerConfig): Promise<string> => {
-    const result = await runToEnd(host, pod, config);
-    return result.output;
-  };
-  const exec = async (id: string, ...command: string[]) => {
-    const { stdout, stderr, exitCode } = await host.runtime.containers.execSync(id, command, 10, call());
-    return { stdout: Buffer.from(stdout).toString(), stderr: Buffer.from(stderr).toString(), exitCode };
-  };
-  const pidOf = (id: string): number => host.parts.registry.container(id).record.pid;
-  const namespaceOf = (pid: number | 'self', kind: string): string => readlinkSync(`/proc/${pid}/ns/${kind}`);
-  const directory = (name: string): string => {
-    const path = join(testHost.dir, name);
-    mkdirSync(path, { recursive: true });
-    return path;
-  };
 
   it('is offered', () => {
-    const { handlers, features } = host.runtime.status();
+    const { handlers, features } = pods.host.runtime.status();
     assert.ok(handlers.every((handler) => handler.userNamespaces));
     assert.ok(features.userNamespacesHostNetwork);
   });
@@ -198,74 +144,32 @@ describe('pods in user namespaces', function () {
     });
   });
 
-  describe('every combination of namespaces', () => {
-    const shared = (id: string): string[] =>
-      ['net', 'uts', 'ipc', 'pid', 'mnt', 'user'].filter(
-        (kind) => namespaceOf(pidOf(id), kind) === namespaceOf('self', kind),
-      );
-    const { userns: mapped, ...plain } = namespaces();
-    for (const network of ['pod', 'node'] as const)
-      for (const ipc of ['pod', 'node'] as const)
-        for (const pid of ['pod', 'container', 'node'] as const)
-          for (const user of ['pod', 'node'] as const) {
-            const words = `network ${network}, ipc ${ipc}, pid ${pid}, user ${user}`;
-            const wanted = {
-              ...plain,
-              network,
-              ipc,
-              pid,
-              ...(user === 'pod' && mapped !== undefined ? { userns: mapped } : {}),
-            };
-            const possible = user === 'node' || (ipc === 'pod' && pid !== 'node');
-            it(`${possible ? 'runs' : 'is refused'}: ${words}`, async () => {
-              if (!possible) return await assert.rejects(run(wanted), /a pod in a user namespace cannot be/);
-              const pod = await run(wanted);
-              const script = 'ls /proc/1 /sys/class /dev/shm /dev/mqueue > /dev/null && echo ok; exec sleep 1000';
-              const id = await start(pod, container(script, {}, wanted));
-              assert.deepEqual(shared(id), [
-                ...(network === 'node' ? ['net', 'uts'] : []),
-                ...(ipc === 'node' ? ['ipc'] : []),
-                ...(pid === 'node' ? ['pid'] : []),
-                ...(user === 'node' ? ['user'] : []),
-              ]);
-              const probe = await exec(
-                id,
-                'sh',
-                '-c',
-                'id -u; ls /proc/1/stat /sys/class/net/lo/mtu; echo x > /dev/shm/t && rm /dev/shm/t',
-              );
-              assert.deepEqual(probe, { stdout: '0\n/proc/1/stat\n/sys/class/net/lo/mtu\n', stderr: '', exitCode: 0 });
-            });
-          }
-  });
-
   describe('the host', () => {
     it('keeps files under mapped ids, the image’s layers as they are, and nothing in its mount table', async () => {
       const pod = await run();
-      const { id } = await runToEnd(host, pod, container('echo x > /made; chown 7:8 /made; chmod 600 /etc/passwd'));
-      const { upperDir, lowerDirs } = host.parts.snapshots.snapshot(id) ?? { upperDir: '', lowerDirs: [] };
+      const { id } = await pods.toEnd(pod, container('echo x > /made; chown 7:8 /made; chmod 600 /etc/passwd'));
+      const { upperDir, lowerDirs } = pods.host.parts.snapshots.snapshot(id) ?? { upperDir: '', lowerDirs: [] };
       const made = statSync(join(upperDir, 'made'));
       assert.deepEqual([made.uid, made.gid], [1_000_007, 2_000_008]);
       assert.deepEqual([statSync(upperDir).uid, statSync(upperDir).gid], [1_000_000, 2_000_000]);
       assert.equal(lstatSync(lowerDirs[0] ?? '').uid, 0);
-      assert.doesNotMatch(readFileSync('/proc/self/mountinfo', 'utf8'), new RegExp(`${testHost.dir}.* overlay`));
+      assert.doesNotMatch(readFileSync('/proc/self/mountinfo', 'utf8'), new RegExp(`${pods.testHost.dir}.* overlay`));
     });
 
     it('lets the mapped root through its own directories only, and nobody list them', async () => {
       const pod = await run();
       const id = await start(pod, container('sleep 1000'));
-      for (const dir of [host.parts.paths.podDir(pod), host.parts.paths.bundle(pod, id)]) {
+      for (const dir of [pods.host.parts.paths.podDir(pod), pods.host.parts.paths.bundle(pod, id)]) {
         const { uid, gid, mode } = statSync(dir);
         assert.deepEqual([uid, gid, mode & 0o7777], [0, 2_000_000, 0o710], dir);
       }
-      assert.equal(statSync(join(host.parts.paths.bundle(pod, id), 'config.json')).mode & 0o777, 0o600);
+      assert.equal(statSync(join(pods.host.parts.paths.bundle(pod, id), 'config.json')).mode & 0o777, 0o600);
     });
 
     it('finds running pods again after a restart of the agent, ids included', async () => {
       const pod = await run();
       const id = await start(pod, container('sleep 1000'));
-      await host.runtime.close();
-      host = await testHost.open();
+      await pods.reopen();
       assert.equal((await exec(id, 'id', '-u')).stdout, '0\n');
       await assert.rejects(run(), /in use by pod test\/pod-/);
     });
@@ -273,7 +177,7 @@ describe('pods in user namespaces', function () {
 
   describe('ids of our own choice', () => {
     const chosen = (pod: string) => {
-      const option = host.runtime.sandboxes.status(pod).config.security.namespaces.userns;
+      const option = pods.host.runtime.sandboxes.status(pod).config.security.namespaces.userns;
       return [option?.mode, option?.uids[0]?.hostId, option?.gids[0]?.hostId, option?.uids[0]?.size];
     };
     const { userns: _, ...none } = namespaces();
@@ -286,7 +190,7 @@ describe('pods in user namespaces', function () {
       const script = 'id -u; cat /proc/self/uid_map | tr -s " "';
       assert.equal(await output(first, container(script, {}, none)), '0\n 0 30000000 65536\n');
       await assert.rejects(run(none, {}, 'own'), /no 65536 uids are left of userns\.ranges/);
-      await host.runtime.sandboxes.remove(first, call());
+      await pods.host.runtime.sandboxes.remove(first, call());
       assert.equal(chosen(await run(none, {}, 'own'))[1], 30_000_000);
     });
 
@@ -315,14 +219,14 @@ describe('pods in user namespaces', function () {
         ...container('', {}, none),
         command: ['/bin/busybox', 'sh', '-c', 'stat -c "%u:%g" / /bin/busybox; echo x > /made; chown 5:6 /made'],
       };
-      const id = await host.runtime.containers.create({ sandboxId: pod, config, rootfs: root }, call());
-      await host.runtime.containers.start(id, call());
-      assert.ok(await host.parts.registry.waitForExit(id, 20_000));
-      assert.equal(logText(host.runtime.containers.status(id).logPath), '0:0\n3:4\n');
+      const id = await pods.host.runtime.containers.create({ sandboxId: pod, config, rootfs: root }, call());
+      await pods.host.runtime.containers.start(id, call());
+      assert.ok(await pods.host.parts.registry.waitForExit(id, 20_000));
+      assert.equal(logText(pods.host.runtime.containers.status(id).logPath), '0:0\n3:4\n');
       assert.deepEqual([statSync(join(root, 'made')).uid, statSync(join(root, 'made')).gid], [5, 6]);
       assert.deepEqual([statSync(root).uid, statSync(join(root, 'bin/busybox')).uid], [0, 3]);
       await assert.rejects(
-        host.runtime.containers.create(
+        pods.host.runtime.containers.create(
           { sandboxId: pod, config: container('true', {}, none), rootfs: '/proc' },
           call(),
         ),
@@ -360,7 +264,7 @@ describe('pods in user namespaces', function () {
         /\.gids: host gid 2000001 is in use/,
       );
       await run(namespaces({ userns: userns(1_065_536, 2_065_536) }));
-      await host.runtime.sandboxes.stop(first, call());
+      await pods.host.runtime.sandboxes.stop(first, call());
       await run();
     });
 
@@ -454,7 +358,7 @@ describe('pods in user namespaces', function () {
         assert.match(String(error), /config\.mounts\[0\]: volume \/proc\/sys for \/data: file system proc .* Linux \d/);
         return true;
       });
-      assert.deepEqual(host.runtime.containers.list({}), []);
+      assert.deepEqual(pods.host.runtime.containers.list({}), []);
     });
   });
 });

@@ -59,10 +59,14 @@ function innerSteps(options: SandboxPlanOptions, own: ReadonlySet<NamespaceKind>
   return [
     ...(own.has('net') ? [{ op: 'loopback' } as const] : []),
     ...(own.has('uts') && options.hostname !== '' ? [{ op: 'hostname', name: options.hostname } as const] : []),
-    ...options.sysctls.map(([name, value]): InnerStep => ({ op: 'sysctl', name, value })),
+    ...options.sysctls.map(sysctlStep),
     ...(pause ? pauseSteps : [{ op: 'hold' } as const]),
   ];
 }
+
+/** The file of the domain name is the host's root's in every user namespace; the call asks who owns the namespace. */
+const sysctlStep = ([name, value]: readonly [string, string]): InnerStep =>
+  name === 'kernel/domainname' ? { op: 'domainname', name: value } : { op: 'sysctl', name, value };
 
 /** Nobody to be, nothing to see, nothing to gain: what is left is to reap. */
 const pauseSteps: readonly InnerStep[] = [

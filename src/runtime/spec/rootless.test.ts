@@ -38,7 +38,7 @@ const spec: OciSpec = {
   },
   root: { path: '/run/berth/pods/p/root' },
   mounts: [
-    ...defaultMounts({ privileged: false, hostNetwork: false }),
+    ...defaultMounts({ privileged: false, sys: 'fresh' }),
     { destination: '/cache', type: 'tmpfs', source: 'tmpfs', options: ['uid=999', 'gid=999', 'mode=700'] },
     { destination: '/shared', type: 'tmpfs', source: 'tmpfs', options: ['uid=70000', 'gid=5000'] },
     { destination: '/sys/fs/bpf', type: 'bpf', source: 'bpf' },
