@@ -20,6 +20,7 @@ export const executorFiles: readonly string[] = [
   'helpers.c',
   'sources.c',
   'overlay.c',
+  'image-source.c',
   'namespaces.c',
   'mounts.c',
   'paths.c',

@@ -163,6 +163,8 @@ function containerPlans(): GoldenPlan[] {
       name: 'container-user-namespace-rootfs',
       plan: userNamespacePlan({ ...mapped, rootfs: { kind: 'directory', path: '/srv/root', idmap: 'pod' } }),
     },
+    { name: 'container-volumes', plan: volumesPlan({ ...v2, directories: ['/var/lib/data'] }, 'none') },
+    { name: 'container-user-namespace-volumes', plan: volumesPlan(mapped, 'pod') },
   ];
 }
 
@@ -222,6 +224,34 @@ function userNamespacePlan(facts: LaunchFacts): LaunchPlan {
       },
     },
     facts,
+  );
+}
+
+/** One volume that the image declares, one image whole, and a part of it. */
+function volumesPlan(facts: LaunchFacts, idmap: 'none' | 'pod'): LaunchPlan {
+  const lower = ['/layers/4/fs', '/layers/3/fs'];
+  const declared = { destination: '/data', type: 'bind', source: '/volumes/c1/0', options: ['bind', 'private', 'rw'] };
+  const image = { type: 'bind', options: ['bind', 'private', 'ro', 'noexec'] };
+  return container(
+    {
+      spec: {
+        mounts: [
+          declared,
+          ...usualMounts,
+          { ...image, destination: '/models', source: 'image:sha256:1#0' },
+          { ...image, destination: '/part', source: 'image:sha256:1#1' },
+        ],
+      },
+      ...(idmap === 'pod' ? { linux: inPodUserNamespace } : {}),
+    },
+    {
+      ...facts,
+      volumes: new Map([
+        ['/volumes/c1/0', { kind: 'copy-up' }],
+        ['image:sha256:1#0', { kind: 'image', lower, subPath: '', idmap }],
+        ['image:sha256:1#1', { kind: 'image', lower, subPath: '/some where', idmap, metacopy: true }],
+      ]),
+    },
   );
 }
 
