@@ -32,6 +32,7 @@ export async function serveCri(
     watch,
     ...(tls === undefined ? {} : { tls }),
   });
+  await runtime.openToPlugins(version);
   const identity = { name: 'berth', version };
   const server = await serve({ runtime, socketPath: config.socket, identity, watch, streaming });
   return {

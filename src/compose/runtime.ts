@@ -33,6 +33,7 @@ import { decodePlan } from '../runtime/plan/wire.js';
 import { builtPrograms } from './programs.js';
 import { openImageParts } from './images.js';
 import { openNetwork } from './network.js';
+import { openPlugins } from './nri.js';
 
 /** What an opened runtime gives beside its requests. */
 export interface OpenedRuntime {
@@ -101,6 +102,7 @@ export async function openRuntime(config: Config, observer: Observer): Promise<O
     observer,
     host.now,
   );
+  const plugins = openPlugins(config, (): Parts => parts, note);
   const seccomp = openSeccomp({ kernel, profilePath: config.runtime.seccompProfile });
   const parts = {
     settings,
@@ -125,6 +127,7 @@ export async function openRuntime(config: Config, observer: Observer): Promise<O
       way: config.userns.snapshots,
     }),
     templates: new JoinTemplateCache({ paths, seccomp }),
+    lifecycle: plugins.lifecycle,
   };
   await recover({
     ...parts,
@@ -141,7 +144,9 @@ export async function openRuntime(config: Config, observer: Observer): Promise<O
     facts: { config, kernel: kernel.release, cgroup: cgroups.layout.version },
     listNetnsPins: () => listPins(paths.netns),
     teardownNetwork,
+    openToPlugins: (version) => plugins.start(version),
     close: async () => {
+      await plugins.close();
       clearInterval(retry);
       for (const { shim } of registry.sandboxes()) shim?.disconnect();
       shims.close();

@@ -11,7 +11,7 @@ import { Plugins } from './plugins.js';
 import { containerMessage, podMessage } from './to-message.js';
 import { maxMessageBytes } from './ttrpc.js';
 
-export interface NriOptions extends PluginSettings {
+export interface NriOptions extends Omit<PluginSettings, 'runtimeVersion'> {
   readonly socketPath: string;
   readonly pluginDir: string;
   readonly configDir: string;
@@ -25,7 +25,7 @@ export interface Nri {
    * Starts the installed plugins, and then lets others connect. A plugin that fails is noted and left out, and so is a
    * socket that cannot be had: pods do not depend on plugins.
    */
-  start(): Promise<void>;
+  start(runtimeVersion: string): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -34,12 +34,12 @@ export function openNri(options: NriOptions): Nri {
   const { note } = options;
   const plugins = new Plugins();
   const lifecycle = new PluginLifecycle(plugins, options.host, note);
-  const context: Context = { options, plugins, lifecycle };
   const connections = new Set<Socket>();
   let server: Server | undefined;
   return {
     lifecycle,
-    async start() {
+    async start(runtimeVersion) {
+      const context: Context = { options: { ...options, runtimeVersion }, plugins, lifecycle };
       for (const plugin of installedPlugins(options.pluginDir, options.configDir, note))
         await launch(plugin, context).catch((error: unknown) =>
           note('warn', `plugin ${plugin.path} is left out: ${messageOf(error)}`),
@@ -66,7 +66,7 @@ export function openNri(options: NriOptions): Nri {
 }
 
 interface Context {
-  readonly options: NriOptions;
+  readonly options: NriOptions & PluginSettings;
   readonly plugins: Plugins;
   readonly lifecycle: PluginLifecycle;
 }

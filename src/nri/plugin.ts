@@ -13,6 +13,7 @@ import { TtrpcTimeout, ttrpcClient, ttrpcHandler, ttrpcServer, type TtrpcClient,
 
 export interface PluginSettings {
   readonly runtimeName: string;
+  /** Without a leading v. */
   readonly runtimeVersion: string;
   /** Milliseconds from a connection to its registration, and for taking in what there is. */
   readonly registrationTimeoutMs: number;
@@ -172,7 +173,7 @@ export class Plugin {
     const answer = await this.ask(methods.configure, {
       config,
       runtimeName,
-      runtimeVersion,
+      runtimeVersion: `v${runtimeVersion}`,
       registrationTimeout: BigInt(registrationTimeoutMs),
       requestTimeout: BigInt(requestTimeoutMs),
       nriVersion,

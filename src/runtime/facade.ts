@@ -31,6 +31,12 @@ export interface Runtime {
    * after. Throws `exhausted` when the reader falls thousands behind; what it missed is in the lists.
    */
   events(signal: AbortSignal): AsyncIterable<RuntimeEvent>;
+  /**
+   * Starts the node's plugins and lets others connect, as configured; what fails is noted.
+   *
+   * @param version of the agent, as plugins are told it
+   */
+  openToPlugins(version: string): Promise<void>;
   status(): RuntimeStatus;
   /** What the node says of itself, for verbose status: configuration, kernel facts, network, residue. */
   info(): Readonly<Record<string, unknown>>;

@@ -42,7 +42,6 @@ export interface LifecycleHost {
   pods(): readonly SandboxRecord[];
   /** Containers of ready pods that have not ended. */
   containers(): readonly ContainerRecord[];
-  pod(id: string): SandboxRecord | undefined;
   container(id: string): ContainerRecord | undefined;
   /** Undefined before it is written and after it is gone. */
   spec(container: ContainerRecord): OciSpec | undefined;

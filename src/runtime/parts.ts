@@ -8,6 +8,7 @@ import type { PodNetwork } from './network/pod-network.js';
 import type { ExecFacts } from './plan/facts.js';
 import type { Registry } from './registry.js';
 import type { OciSpec } from './spec/oci.js';
+import type { Lifecycle } from './lifecycle.js';
 import type { Residue } from './state/residue.js';
 import type { KernelFacts } from '../native/kernel-facts.js';
 import type { Snapshotter } from './snapshots/snapshotter.js';
@@ -32,6 +33,7 @@ export interface Parts {
   readonly userNamespaces: UserNamespaceSupport;
   readonly idRanges: IdRanges;
   readonly templates: JoinTemplates;
+  readonly lifecycle: Lifecycle;
 }
 
 /** Small questions to the host, each a seam for tests. */

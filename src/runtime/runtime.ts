@@ -17,6 +17,7 @@ import { updateContainerResources } from './containers/update.js';
 import type { ContainerRequests, CreateContainerInput, Runtime, RuntimeStatus, SandboxRequests } from './facade.js';
 import { EventFeed } from './events.js';
 import { imageRequests } from './image-requests.js';
+import { tellOfStop } from './lifecycle-host.js';
 import { JoinedRequests } from './join.js';
 import type { Images } from './images/images.js';
 import { cleanOrphans, findOrphans } from './orphans.js';
@@ -27,6 +28,7 @@ import { removePodSandbox } from './sandbox/remove.js';
 import { checkHandler, runPodSandbox, type RunPodSandboxInput } from './sandbox/run.js';
 import { sandboxStats, sandboxUsage } from './sandbox/stats.js';
 import { stopPodSandbox } from './sandbox/stop.js';
+import { updatePodSandboxResources } from './sandbox/update.js';
 import { UsageSampler } from './stats.js';
 import { containerName, sandboxName } from './state/names.js';
 
@@ -36,6 +38,7 @@ export interface RuntimeOptions {
   readonly facts: Readonly<Record<string, unknown>>;
   readonly listNetnsPins: () => Promise<readonly string[]>;
   readonly teardownNetwork: () => Promise<void>;
+  readonly openToPlugins: (version: string) => Promise<void>;
   readonly close: () => Promise<void>;
 }
 
@@ -46,7 +49,10 @@ export function createRuntime(options: RuntimeOptions): Runtime {
   const locks = new KeyedLock();
   const feed = new EventFeed();
   const sampler = new UsageSampler(parts.cgroups);
-  parts.registry.onEvent((change) => feed.publish({ ...change, timestamp: parts.host.now() }));
+  parts.registry.onEvent((change) => {
+    feed.publish({ ...change, timestamp: parts.host.now() });
+    tellOfStop(change, parts);
+  });
   return {
     sandboxes: sandboxRequests(parts, joined, locks, sampler),
     containers: containerRequests(parts, joined, locks, sampler),
@@ -57,6 +63,7 @@ export function createRuntime(options: RuntimeOptions): Runtime {
     },
     images: imageRequests(parts.images, parts.settings.handlers, parts.host),
     events: (signal) => feed.subscribe(signal),
+    openToPlugins: options.openToPlugins,
     status: () => status(parts),
     info: () => ({
       ...options.facts,
@@ -116,10 +123,7 @@ function sandboxRequests(
     },
     listUsage: async () =>
       await stillThere(listSandboxes(registry, { state: 'ready' }).map((view) => sandboxUsage(view, parts))),
-    updateResources: async (id, change) => {
-      const { record } = registry.sandbox(id);
-      registry.updateSandbox(record.id, { config: { ...record.config, ...change } });
-    },
+    updateResources: (id, change) => updatePodSandboxResources(id, change, parts),
     inspect: (id) => {
       const { record } = registry.sandbox(id);
       const directory = parts.paths.podDir(record.id);

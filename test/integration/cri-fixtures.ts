@@ -251,6 +251,7 @@ export function fakeRuntime(): FakeRuntime {
     },
     info: () => ({ config: { root: '/var/lib/berth' }, kernel: '6.18' }),
     runtimeConfig: () => ({ cgroupDriver: 'cgroupfs' }),
+    openToPlugins: () => Promise.resolve(),
     async updateRuntimeConfig(podCidr) {
       fake.seen.push({ what: 'updateRuntimeConfig', input: podCidr });
     },

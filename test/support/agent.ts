@@ -77,6 +77,7 @@ function makePlace(env: Readonly<Record<string, string>> = {}): Place {
     BERTH_NETWORK_CNI_CONF_DIR: join(dir, 'cni'),
     BERTH_NETWORK_NETNS_DIR: join(dir, 'netns'),
     BERTH_IMAGES_CERTS_DIR: join(dir, 'certs.d'),
+    BERTH_NRI_SOCKET_PATH: join(dir, 'nri', 'nri.sock'),
     BERTH_LOG_FORMAT: 'text',
     BERTH_CONFIG: join(dir, 'config.toml'),
   };

@@ -19,6 +19,7 @@ import { resolveUser } from '../spec/user.js';
 import type { SandboxEntry } from '../registry.js';
 import type { ContainerRecord } from '../state/records.js';
 import { shmName } from '../sandbox/shim-events.js';
+import { adjustContainer } from './adjust.js';
 import { writeBundle } from './bundle.js';
 import { gatherDevices } from './gather-devices.js';
 import { gatherMounts } from './gather-mounts.js';
@@ -41,6 +42,7 @@ export type CreateContainerDeps = Pick<
   | 'seccomp'
   | 'kernel'
   | 'userNamespaces'
+  | 'lifecycle'
 >;
 
 /**
@@ -52,7 +54,7 @@ export async function createContainer(
   deps: CreateContainerDeps,
   call: Call,
 ): Promise<string> {
-  const { registry, residue, images, paths, host } = deps;
+  const { registry, residue, images, paths, host, lifecycle } = deps;
   const sandbox = registry.sandbox(input.sandboxId);
   if (sandbox.record.stage !== 'ready') {
     throw new RuntimeError('wrong-state', `pod sandbox ${sandbox.record.id} is not ready`);
@@ -89,6 +91,11 @@ export async function createContainer(
     }
     undo.before('prepare volumes', () => cleanVolumes(registry.container(id).record, residue));
     await undo.step('prepare volumes', () => prepareVolumes(id, volumes, mappings, { ...call, observer }, deps));
+    using _untilRecorded = await lifecycle.keepOut();
+    if (lifecycle.active)
+      undo.before('tell plugins', () =>
+        lifecycle.tell('remove-container', sandbox.record, registry.container(id).record),
+      );
     const { spec, plan } = await undo.step('build spec and plan', () => build(id, input, run, user, volumes, deps));
     await undo.step(
       'write bundle',
@@ -97,7 +104,11 @@ export async function createContainer(
     );
     await undo.step(
       'create cgroup',
-      () => deps.cgroups.create(registry.container(id).record.cgroupPath, cgroupResources(input.config, spec, deps)),
+      () =>
+        deps.cgroups.create(
+          registry.container(id).record.cgroupPath,
+          cgroupResources(registry.container(id).record, spec, deps),
+        ),
       async () => void (await residue.clean('cgroup', registry.container(id).record.cgroupPath)),
     );
     await undo.step('record created', () => {
@@ -107,6 +118,7 @@ export async function createContainer(
       registry.updateContainer(id, { stage: 'created', steps: observer.steps });
     });
     undo.commit();
+    if (lifecycle.active) await lifecycle.tell('container-created', sandbox.record, registry.container(id).record);
     return id;
   } catch (error) {
     await undo.run();
@@ -228,7 +240,7 @@ async function build(
     mapped: sandbox.mappings !== undefined,
   });
   checkTarget(namespaces.pid, sandbox.id, deps);
-  const spec = containerSpec({
+  const plain = containerSpec({
     config,
     sandbox: sandbox.config,
     image: run,
@@ -252,8 +264,12 @@ async function build(
     volumes: volumes.declared,
     ...(sandbox.mappings === undefined ? {} : { mappings: sandbox.mappings }),
   });
-  const facts = { ...launchFacts(record, namespaces, spec, devices, deps), ...volumeFacts(volumes, deps) };
-  return { spec, plan: compilePlan(spec, facts) };
+  const { spec, namespaces: adjusted } = await adjustContainer(id, plain, deps);
+  const facts = {
+    ...launchFacts(registry.container(id).record, namespaces, spec, devices, deps),
+    ...volumeFacts(volumes, deps),
+  };
+  return { spec, plan: compilePlan(spec, { ...facts, namespaces: { ...facts.namespaces, ...adjusted } }) };
 }
 
 function checkTarget(
@@ -270,10 +286,10 @@ function checkTarget(
   if (target.view.state !== 'running') throw invalid(field, `container "${pid.id}" is not running`);
 }
 
-function cgroupResources(config: ContainerConfig, spec: OciSpec, deps: CreateContainerDeps): CgroupResources {
+function cgroupResources(record: ContainerRecord, spec: OciSpec, deps: CreateContainerDeps): CgroupResources {
   return {
-    ...config.resources,
     ...(deps.settings.pidsLimit === 0 ? {} : { pidsLimit: deps.settings.pidsLimit }),
+    ...record.resources,
     deviceRules: (spec.linux.resources?.devices ?? []).map(toCgroupRule),
   };
 }

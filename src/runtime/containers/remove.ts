@@ -4,7 +4,7 @@ import { cleanVolumes } from './volumes.js';
 import { killContainer, type KillContainerDeps } from './stop.js';
 
 export type RemoveContainerDeps = KillContainerDeps &
-  Pick<Parts, 'paths' | 'residue' | 'images' | 'snapshots' | 'templates'>;
+  Pick<Parts, 'paths' | 'residue' | 'images' | 'snapshots' | 'templates' | 'lifecycle'>;
 
 /**
  * RemoveContainer: kills what runs, then takes away cgroup, snapshot and bundle. A missing container is success. An
@@ -18,6 +18,12 @@ export async function removeContainer(idOrPrefix: string, deps: RemoveContainerD
   const { observer } = call;
 
   await observer.step('kill', () => killContainer(id, deps));
+  if (deps.lifecycle.active) {
+    const { record } = registry.container(id);
+    await observer.step('tell plugins', () =>
+      deps.lifecycle.tell('remove-container', registry.sandbox(sandboxId).record, record),
+    );
+  }
   // The shim first, so that no log or exit record is written once the container is gone.
   await observer.step('forget in shim', async () => {
     await registry

@@ -7,7 +7,7 @@ import { StepRecorder } from '../../kit/step-recorder.js';
 import type { Parts } from '../parts.js';
 import type { ContainerRecord } from '../state/records.js';
 
-export type StartContainerDeps = Pick<Parts, 'settings' | 'paths' | 'host' | 'registry' | 'cgroups'>;
+export type StartContainerDeps = Pick<Parts, 'settings' | 'paths' | 'host' | 'registry' | 'cgroups' | 'lifecycle'>;
 
 /** Exit code of a container whose program never ran; what shells use for "cannot execute". */
 const startErrorCode = 128;
@@ -33,6 +33,8 @@ export async function startContainer(idOrPrefix: string, deps: StartContainerDep
     const plan = await observer.step('read plan', () => bundlePlan(deps.paths.bundle(sandbox.record.id, record.id)));
     if (record.logPath !== '')
       await observer.step('make log directory', () => mkdir(dirname(record.logPath), { recursive: true, mode: 0o755 }));
+    if (deps.lifecycle.active)
+      await observer.step('ask plugins', () => deps.lifecycle.tell('start-container', sandbox.record, record));
     const started = await observer.step('execute plan', () =>
       shim.start(
         {
@@ -66,6 +68,9 @@ export async function startContainer(idOrPrefix: string, deps: StartContainerDep
     });
     throw asRuntimeError(error, `start container ${record.id}`);
   }
+  const now = registry.container(record.id).record;
+  if (deps.lifecycle.active && now.exit === undefined)
+    await deps.lifecycle.tell('container-started', sandbox.record, now);
 }
 
 /** A cgroup directory that holds all of a container's processes, for signals to every one of them. */

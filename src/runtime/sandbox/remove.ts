@@ -15,6 +15,8 @@ export async function removePodSandbox(idOrPrefix: string, deps: RemovePodSandbo
 
   if (entry.record.stage === 'ready') await stopPodSandbox(id, deps, call);
   for (const container of registry.containersOf(id)) await removeContainer(container.record.id, deps, call);
+  if (deps.lifecycle.active)
+    await observer.step('tell plugins', () => deps.lifecycle.tell('remove-sandbox', entry.record));
   await observer.step('remove pod cgroup', () =>
     residue.clean('cgroup', ownsCgroup ? cgroupPath : pauseCgroup(cgroupPath, id)),
   );

@@ -38,6 +38,7 @@ export type RunPodSandboxDeps = Pick<
   | 'network'
   | 'userNamespaces'
   | 'idRanges'
+  | 'lifecycle'
 >;
 
 /**
@@ -46,7 +47,7 @@ export type RunPodSandboxDeps = Pick<
  */
 export async function runPodSandbox(input: RunPodSandboxInput, deps: RunPodSandboxDeps, call: Call): Promise<string> {
   const { config } = input;
-  const { registry, residue, paths, host } = deps;
+  const { registry, residue, paths, host, lifecycle } = deps;
   const observer = new StepRecorder(call.observer);
   const undo = new Undo(observer);
   const id = host.newId();
@@ -111,15 +112,16 @@ export async function runPodSandbox(input: RunPodSandboxInput, deps: RunPodSandb
     await undo.step('write pod files', () =>
       writePodFiles(id, config, { names: namespaces.names, ips: network?.ips ?? [], mappings }, paths),
     );
+    const made = { shimPid: shim.pid, pausePid: held.pausePid, ips: network?.ips ?? [] };
+    using _untilRecorded = await lifecycle.keepOut();
+    if (lifecycle.active) {
+      const pod = { ...registry.sandbox(id).record, ...made };
+      undo.before('tell plugins', () => lifecycle.tell('remove-sandbox', pod));
+      await undo.step('ask plugins', () => lifecycle.tell('run-sandbox', pod));
+    }
     await undo.step('record ready', () => {
       takeUpShim(id, shim, deps);
-      registry.updateSandbox(id, {
-        stage: 'ready',
-        shimPid: shim.pid,
-        pausePid: held.pausePid,
-        ips: network?.ips ?? [],
-        steps: observer.steps,
-      });
+      registry.updateSandbox(id, { ...made, stage: 'ready', steps: observer.steps });
     });
     undo.commit();
     return id;

@@ -5,7 +5,7 @@ import type { Parts } from '../parts.js';
 
 export type StopPodSandboxDeps = Pick<
   Parts,
-  'settings' | 'paths' | 'host' | 'registry' | 'residue' | 'cgroups' | 'shims' | 'network'
+  'settings' | 'paths' | 'host' | 'registry' | 'residue' | 'cgroups' | 'shims' | 'network' | 'lifecycle'
 >;
 
 /**
@@ -23,6 +23,8 @@ export async function stopPodSandbox(idOrPrefix: string, deps: StopPodSandboxDep
     await Promise.all(registry.containersOf(id).map((container) => killContainer(container.record.id, deps)));
   });
   if (entry.record.stage === 'stopped') return;
+  if (deps.lifecycle.active)
+    await observer.step('tell plugins', () => deps.lifecycle.tell('stop-sandbox', entry.record));
   await observer.step('release network', () => releaseNetwork(entry.record, deps));
   await observer.step('end shim', async () => {
     registry.updateSandbox(id, { stage: 'stopped' });
