@@ -92,7 +92,8 @@ disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.snapshotter.
 `;
 }
 
-function importIntoContainerd(socket: string, name: string, layout: string, dir: string): void {
+/** Into the namespace of its CRI server. */
+export function importIntoContainerd(socket: string, name: string, layout: string, dir: string): void {
   const archive = join(dir, 'image.tar');
   execFileSync('tar', ['-C', layout, '-cf', archive, '.']);
   // Its garbage collector may take what a first import has just brought.

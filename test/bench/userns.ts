@@ -1,110 +1,215 @@
 /**
- * What a user namespace costs a pod: pods with one and without take turns, for images of several sizes. Prints medians,
- * p90 and p99 from RunPodSandbox until the program runs, and what a further mapping adds to the disk.
+ * What a user namespace costs a pod. For images of several sizes, in one run: a pod without one, the first and the
+ * second pod of a mapping in each way Berth can show an image's files under it, and containerd's own way (`ctr run
+ * --uidmap`) beside its plain one. Prints medians of the time until the program runs, and what a mapping adds to the
+ * disk.
  *
- *     node --import tsx test/bench/userns.ts [--rounds 30] [--files 100,10000,100000] [--json build/bench-userns.json]
+ *     node --import tsx test/bench/userns.ts [--rounds 20] [--files 100,10000,100000] [--no-peer] [--json FILE]
  */
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { chmodSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { sleep } from '../../src/kit/deadline.js';
 import type { NamespaceOptions } from '../../src/runtime/model.js';
+import type { DiskUsage } from '../../src/runtime/snapshots/snapshotter.js';
 import { call, containerConfig, makeTestHost, podConfig, type OpenHost, type TestHost } from '../support/runtime.js';
 import type { TarEntry } from '../support/tar-builder.js';
 import { buildTestImage } from '../support/test-image.js';
 import { namespaces, userns } from '../support/userns.js';
-import { compareTable, Series, type Summary } from './samples.js';
+import { importIntoContainerd, startContainerd } from './peers.js';
+import { Series, type Summary } from './samples.js';
 
 const { values: flags } = parseArgs({
   options: {
-    rounds: { type: 'string', default: '30' },
+    rounds: { type: 'string', default: '20' },
     files: { type: 'string', default: '100,10000,100000' },
+    peer: { type: 'boolean', default: true },
     json: { type: 'string', default: 'build/bench-userns.json' },
   },
+  allowNegative: true,
 });
-const rounds = Number(flags.rounds);
-const warmUp = 3;
+const warmUp = 2;
+
+const ways = ['idmapped', 'metacopy', 'copy'] as const;
+const without = 'no mapping';
+const first = 'first of its mapping';
+const second = 'second of its mapping';
+
+/** Someone who can start a container of an image under a mapping, or none. */
+interface Contestant {
+  readonly name: string;
+  /** Makes the image known. */
+  load(image: string, layout: string): Promise<void>;
+  /** Runs a container once and takes it away; adds the milliseconds until its program ran (or was over) to `series`. */
+  run(image: string, firstHostId: number | undefined, record: (milliseconds: number) => void): Promise<void>;
+  /** What it keeps on disk, as far as it could be for a mapping. */
+  used(firstHostId: number): Promise<DiskUsage>;
+  /** Whether a first pod of a mapping takes time by the image's size; then fewer rounds do. */
+  readonly walks: boolean;
+  close(): Promise<void>;
+}
 
 interface Result {
   readonly files: number;
-  readonly plain: Record<string, Summary>;
-  readonly mapped: Record<string, Summary>;
-  /** What the first pod of a mapping left on the disk beside its record. */
-  readonly added: { readonly bytes: number; readonly inodes: number };
+  readonly name: string;
+  readonly times: Record<string, Summary>;
+  /** What one mapping leaves on the disk once its container is gone. */
+  readonly added: DiskUsage;
 }
 
 async function main(): Promise<void> {
-  const testHost = makeTestHost();
+  const layouts = mkdtempSync(join(tmpdir(), 'bu-'));
+  // runc walks to a root file system by its path as the mapped root.
+  chmodSync(layouts, 0o711);
+  const contestants: Contestant[] = [];
   try {
-    const host = await testHost.open();
+    for (const way of ways) contestants.push(await berth(way));
+    if (flags.peer) contestants.push(await containerd(layouts));
     const results: Result[] = [];
     for (const files of flags.files.split(',').map(Number)) {
-      const result = await measure(testHost, host, files);
-      results.push(result);
-      print(result);
+      const image = `bench.example/files:${files}`;
+      const layout = buildTestImage(join(layouts, `files-${files}`), {
+        name: image,
+        layers: [filesLayer(files)],
+        compression: 'none',
+      });
+      const ofSize: Result[] = [];
+      for (const contestant of contestants) {
+        await contestant.load(image, layout);
+        ofSize.push(await measure(contestant, image, files));
+      }
+      print(files, ofSize);
+      results.push(...ofSize);
     }
     mkdirSync(dirname(flags.json), { recursive: true });
     writeFileSync(flags.json, JSON.stringify(results, null, 2));
   } finally {
-    await testHost.destroy();
+    for (const contestant of contestants) await contestant.close();
+    rmSync(layouts, { recursive: true, force: true });
   }
 }
 
-async function measure(testHost: TestHost, host: OpenHost, files: number): Promise<Result> {
-  const image = `bench.example/files:${files}`;
-  const layers = [filesLayer(files)];
-  const layout = buildTestImage(join(testHost.dir, `files-${files}`), { name: image, layers, compression: 'none' });
-  await host.runtime.images.import(layout, image, call());
-  const [plain, mapped] = [new Series(), new Series()];
+/** Every round has host ids of its own, which no round before had. */
+async function measure(contestant: Contestant, image: string, files: number): Promise<Result> {
+  const series = new Series();
+  const rounds = contestant.walks && files > 1000 ? 3 : Number(flags.rounds);
   let added = { bytes: 0, inodes: 0 };
   for (let round = -warmUp; round < rounds; round++) {
-    const pairs: (readonly [Series, NamespaceOptions])[] = [
-      [plain, hostNetwork],
-      [mapped, { ...hostNetwork, userns: freshIds() }],
-    ];
-    for (const [series, options] of round % 2 === 0 ? pairs : [...pairs].reverse()) {
-      const usage = await onePod(testHost, host, image, options, round < 0 ? new Series() : series);
-      if (options.userns !== undefined) added = usage;
-    }
+    const hostId = freshHostId();
+    const record = (name: string) => (milliseconds: number) => {
+      if (round >= 0) series.add(name, milliseconds);
+    };
+    await contestant.run(image, undefined, record(without));
+    const before = await contestant.used(hostId);
+    await contestant.run(image, hostId, record(first));
+    const after = await contestant.used(hostId);
+    await contestant.run(image, hostId, record(second));
+    // The most that was seen: a garbage collector may have been faster.
+    added = {
+      bytes: Math.max(added.bytes, after.bytes - before.bytes),
+      inodes: Math.max(added.inodes, after.inodes - before.inodes),
+    };
   }
-  return { files, plain: plain.summaries(), mapped: mapped.summaries(), added };
+  return { files, name: contestant.name, times: series.summaries(), added };
 }
 
-/** Ids that no pod before had: every pod is the first of its mapping. */
 let mappings = 0;
-function freshIds(): ReturnType<typeof userns> {
-  const first = 1_000_000 + 65536 * mappings++;
-  return userns(first, first);
+const freshHostId = (): number => 1_000_000 + 65_536 * mappings++;
+
+// ------------------------------------------------------------------------------------------------------------- Berth
+
+async function berth(way: (typeof ways)[number]): Promise<Contestant> {
+  const testHost = makeTestHost({ 'userns-snapshots': way, 'userns-unused-remaps': '1000' });
+  const host = await testHost.open();
+  return {
+    name: `berth, ${way}`,
+    used: () => settledUsage(join(testHost.config.root, 'snapshots')),
+    walks: way !== 'idmapped',
+    load: async (image, layout) => void (await host.runtime.images.import(layout, image, call())),
+    run: (image, firstHostId, record) => onePod(testHost, host, image, firstHostId, record),
+    close: () => testHost.destroy(),
+  };
 }
 
 const { userns: _, ...hostNetwork } = namespaces({ network: 'node' });
 
 async function onePod(
   testHost: TestHost,
-  { runtime, parts }: OpenHost,
+  { runtime }: OpenHost,
   image: string,
-  options: NamespaceOptions,
-  series: Series,
-): Promise<{ bytes: number; inodes: number }> {
+  firstHostId: number | undefined,
+  record: (milliseconds: number) => void,
+): Promise<void> {
+  const options: NamespaceOptions =
+    firstHostId === undefined ? hostNetwork : { ...hostNetwork, userns: userns(firstHostId, firstHostId) };
   const config = podConfig(testHost.dir);
   const security = { ...config.security, namespaces: options };
-  const begin = performance.now();
-  const sandboxId = await series.time('RunPodSandbox', () =>
-    runtime.sandboxes.run({ config: { ...config, security }, runtimeHandler: '' }, call()),
-  );
   const container = containerConfig('sleep 100', {
     image: { image, userSpecifiedImage: image, annotations: {}, runtimeHandler: '' },
     security: { namespaces: options },
   });
-  const id = await series.time('CreateContainer', () =>
-    runtime.containers.create({ sandboxId, config: container }, call()),
-  );
-  await series.time('StartContainer', () => runtime.containers.start(id, call()));
-  series.add('until the program runs', performance.now() - begin);
-  await series.time('ExecSync true', () => runtime.containers.execSync(id, ['true'], 10, call()));
-  const { bytes, inodes } = await parts.snapshots.usage(id);
+  const begin = performance.now();
+  const sandboxId = await runtime.sandboxes.run({ config: { ...config, security }, runtimeHandler: '' }, call());
+  const id = await runtime.containers.create({ sandboxId, config: container }, call());
+  await runtime.containers.start(id, call());
+  record(performance.now() - begin);
   await runtime.sandboxes.remove(sandboxId, call());
-  return { bytes, inodes };
 }
+
+/** What is being deleted lies in `tmp`, and counts no more once it is gone. */
+async function settledUsage(dir: string): Promise<DiskUsage> {
+  while (readdirSync(join(dir, 'tmp')).length > 0) await sleep(20);
+  const count = (...options: string[]): number =>
+    Number(execFileSync('du', ['-s', ...options, dir], { encoding: 'utf8' }).split('\t')[0]);
+  return { bytes: count('--block-size=1'), inodes: count('--inodes') };
+}
+
+// -------------------------------------------------------------------------------------------------------- containerd
+
+/** Its command line runs one container to its end: the process is part of what a user waits for, in every row alike. */
+async function containerd(dir: string): Promise<Contestant> {
+  const own = join(dir, 'containerd');
+  mkdirSync(own);
+  const peer = await startContainerd({
+    dir: own,
+    cniConfDir: own,
+    cniBinDir: own,
+    images: {},
+    sandboxImage: 'none.example/none:1',
+  });
+  const socket = join(own, 'containerd.sock');
+  let runs = 0;
+  return {
+    name: 'containerd, ctr run',
+    used: (firstHostId) => Promise.resolve(remapUsage(socket, firstHostId)),
+    walks: true,
+    load: async (image, layout) => importIntoContainerd(socket, image, layout, own),
+    async run(image, firstHostId, record) {
+      const map = `0:${firstHostId}:65536`;
+      const mapping = firstHostId === undefined ? [] : ['--uidmap', map, '--gidmap', map];
+      const begin = performance.now();
+      const command = ['run', '--rm', ...mapping, image, `bench-${++runs}`, '/bin/true'];
+      execFileSync('ctr', ['-a', socket, '-n', 'k8s.io', ...command], { stdio: 'pipe' });
+      record(performance.now() - begin);
+    },
+    close: () => peer.stop(),
+  };
+}
+
+/** Remaps are snapshots named for the ids; its garbage collector takes those of earlier mappings at any moment. */
+function remapUsage(socket: string, firstHostId: number): DiskUsage {
+  const command = ['-a', socket, '-n', 'k8s.io', 'snapshots', 'usage', '-b'];
+  const lines = execFileSync('ctr', command, { encoding: 'utf8' }).split('\n');
+  const [, bytes = 0, inodes = 0] =
+    lines
+      .map((line) => line.trim().split(/\s+/))
+      .find(([key = '']) => key.endsWith(`-${firstHostId}-${firstHostId}`)) ?? [];
+  return { bytes: Number(bytes), inodes: Number(inodes) };
+}
+
+// ------------------------------------------------------------------------------------------------------------- image
 
 function filesLayer(count: number): TarEntry[] {
   const directories = Array.from({ length: Math.ceil(count / 100) }, (_each, i): TarEntry => ({ path: `files/${i}/` }));
@@ -117,13 +222,26 @@ function filesLayer(count: number): TarEntry[] {
   return [{ path: 'files/' }, ...directories, ...files];
 }
 
-function print({ files, plain, mapped, added }: Result): void {
-  console.log(`\nImage of ${files} files; each pod in a user namespace is the first of its ids.`);
-  console.log(compareTable(['with user namespace', 'without'], mapped, plain));
-  const key = 'until the program runs';
-  const cost = (mapped[key]?.median ?? NaN) - (plain[key]?.median ?? NaN);
-  console.log(`A user namespace costs ${cost.toFixed(2)} ms at the median.`);
-  console.log(`The container's own layer holds ${added.bytes} bytes and ${added.inodes} inodes; layers are shared.`);
+// ------------------------------------------------------------------------------------------------------------ output
+
+function print(files: number, results: readonly Result[]): void {
+  console.log(`\nImage of ${files} files; milliseconds until the program runs, medians (p90).`);
+  const columns = [without, first, second, 'first over none', 'bytes added', 'inodes added'];
+  console.log([''.padEnd(22), ...columns.map((column) => column.padStart(23))].join(''));
+  for (const { name, times, added } of results) {
+    const figure = (key: string): string =>
+      `${(times[key]?.median ?? NaN).toFixed(1)} (${(times[key]?.p90 ?? NaN).toFixed(1)})`;
+    const cost = (times[first]?.median ?? NaN) - (times[without]?.median ?? NaN);
+    const cells = [
+      figure(without),
+      figure(first),
+      figure(second),
+      `+${cost.toFixed(1)}`,
+      `${added.bytes}`,
+      `${added.inodes}`,
+    ];
+    console.log([name.padEnd(22), ...cells.map((cell) => cell.padStart(23))].join(''));
+  }
 }
 
 await main();
