@@ -8,11 +8,12 @@ import {
   containerConfig,
   makeTestHost,
   podConfig,
+  testImage,
   traces,
   type OpenHost,
   type TestHost,
 } from '../support/runtime.js';
-import { userns } from '../support/userns.js';
+import { userns, volume } from '../support/userns.js';
 
 /** Fails the n-th step, before or after its work was done. */
 function breaking(n: number, when: 'before' | 'after'): Observer & { readonly broken: () => string | undefined } {
@@ -59,8 +60,9 @@ describe('every step broken once', function () {
       const config = podConfig(testHost.dir);
       return { ...config, security: { ...config.security, namespaces: options } };
     };
+    const itself = { image: testImage, userSpecifiedImage: testImage, annotations: {}, runtimeHandler: '' };
     const ofContainer = (script: string): ContainerConfig =>
-      containerConfig(script, { security: { namespaces: options } });
+      containerConfig(script, { security: { namespaces: options }, mounts: [volume('', '/image', { image: itself })] });
 
     it(`RunPodSandbox leaves nothing behind, broken ${when} each step${where}`, async () => {
       const steps: string[] = [];

@@ -14,6 +14,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { isKind } from '../../src/kit/errors.js';
+import { openNative } from '../../src/native/native.js';
 import type { ContainerConfig, Mount, NamespaceOptions } from '../../src/runtime/model.js';
 import {
   assertNothingLeft,
@@ -30,17 +31,18 @@ import type { TarEntry } from '../support/tar-builder.js';
 import { buildTestImage, type TestImageOptions } from '../support/test-image.js';
 import { line, namespaces, volume } from '../support/userns.js';
 
+/** cap_net_bind_service in the permitted and the effective set; see vfs_ns_cap_data of linux/capability.h. */
+const capability = Buffer.from('0100000200040000000000000000000000000000', 'hex');
+const ofMappedRoot = '010000030004000000000000000000000000000040420f00';
 const maps = { uidMappings: [line(1_000_000)], gidMappings: [line(2_000_000)] };
 const { userns: _, ...unmapped } = namespaces();
 
-for (const [where, options] of [
-  ['a pod', unmapped],
-  ['a pod in a user namespace', namespaces()],
-] as const) {
-  volumesOf(where, options);
-}
+volumesOf('a pod', unmapped, 'auto');
+volumesOf('a pod in a user namespace', namespaces(), 'idmapped');
+volumesOf('a pod over a layer of owners', namespaces(), 'metacopy');
+volumesOf('a pod over a copy of its image', namespaces(), 'copy');
 
-function volumesOf(where: string, options: NamespaceOptions): void {
+function volumesOf(where: string, options: NamespaceOptions, way: string): void {
   describe(`volumes of ${where}`, function () {
     this.timeout(60_000);
     const mapped = options.userns !== undefined;
@@ -50,9 +52,10 @@ function volumesOf(where: string, options: NamespaceOptions): void {
     const pods: string[] = [];
 
     before(async () => {
-      testHost = makeTestHost();
+      testHost = makeTestHost({ 'userns-snapshots': way });
       host = await testHost.open();
       clean = traces(testHost);
+      if (mapped) assert.equal(host.parts.userNamespaces.way, way);
     });
     after(() => testHost.destroy());
     afterEach(async function () {
@@ -232,15 +235,18 @@ function volumesOf(where: string, options: NamespaceOptions): void {
         assert.equal(host.parts.snapshots.layer(found?.chainId ?? ''), undefined);
       });
 
-      it('of a create that the agent did not live to finish are given back', async () => {
+      it('of a create that the agent did not live to finish are given back, declared ones too', async () => {
         const spec = await two();
         const pod = await run();
-        const id = await create(pod, container('true', { mounts: [mount(spec)] }));
+        const declaring = await image({ volumes: ['/data'] });
+        const id = await create(pod, container('true', { image: declaring, mounts: [mount(spec)] }));
+        assert.deepEqual(below(host.parts.paths.volumes), [id]);
         host.parts.registry.updateContainer(id, { stage: 'creating' });
         await host.runtime.close();
         host = await testHost.open();
         assert.deepEqual(host.runtime.containers.list({}), []);
         assert.deepEqual(host.parts.snapshots.list(), []);
+        assert.deepEqual(below(host.parts.paths.volumes), []);
       });
     });
 
@@ -251,6 +257,7 @@ function volumesOf(where: string, options: NamespaceOptions): void {
         { path: 'data/link', type: 'symlink', linkTo: '/etc/shadow' },
         { path: 'data/hard', type: 'link', linkTo: 'data/file' },
         { path: 'data/pipe', type: 'fifo' },
+        { path: 'data/capable', pax: { 'SCHILY.xattr.security.capability': capability }, content: 'x' },
         { path: 'data/sub/', mode: 0o700, uid: 7 },
         { path: 'data/sub/deep', content: 'deep' },
         { path: 'data/device', type: 'char', major: 1, minor: 11, mode: 0o666 },
@@ -294,6 +301,9 @@ function volumesOf(where: string, options: NamespaceOptions): void {
           [],
         );
         assert.ok(existsSync(join(dir, 'new')));
+        const kept = openNative().files.getXattr(join(dir, 'capable'), 'security.capability');
+        // With a user namespace it is version 3, which names the root it is valid for.
+        assert.equal(kept?.toString('hex'), mapped ? ofMappedRoot : capability.toString('hex'));
         assert.equal(existsSync(join(dir, 'device')), !mapped);
         await host.runtime.containers.remove(id, call());
         assert.deepEqual(below(host.parts.paths.volumes), []);
