@@ -10,6 +10,7 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
@@ -32,14 +33,19 @@ static void show_stat(const char *path)
         printf("%s %s\n", path, strerrorname_np(errno));
         return;
     }
-    printf("%s %u:%u %o links=%lu", path, st.st_uid, st.st_gid, st.st_mode & 07777, (unsigned long)st.st_nlink);
+    printf("%s %u:%u %o", path, st.st_uid, st.st_gid, st.st_mode & 07777);
+    if (!S_ISDIR(st.st_mode)) /* of directories every file system says what it likes */
+        printf(" links=%lu", (unsigned long)st.st_nlink);
     if (S_ISREG(st.st_mode))
-        printf(" size=%ld", (long)st.st_size);
+        printf(" size=%ld%s", (long)st.st_size, st.st_blocks * 512 < st.st_size / 2 ? " sparse" : "");
+    if (S_ISBLK(st.st_mode) || S_ISCHR(st.st_mode))
+        printf(" dev=%u:%u", major(st.st_rdev), minor(st.st_rdev));
     ssize_t length = readlink(path, target, sizeof target - 1);
     if (length >= 0)
         printf(" -> %.*s", (int)length, target);
     show_xattr(path, "security.capability", "cap");
     show_xattr(path, "system.posix_acl_access", "acl");
+    show_xattr(path, "system.posix_acl_default", "default");
     show_xattr(path, "user.note", "note");
     puts("");
 }
