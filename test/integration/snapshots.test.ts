@@ -134,6 +134,15 @@ describe('overlay snapshotter', () => {
     assert.ok(existsSync(join(root, 'keep/f')));
   });
 
+  it('counts and deletes names that are no UTF-8', async () => {
+    const dir = join(root, 't/\u00e9');
+    mkdirSync(dir, { recursive: true });
+    writeFileSync(Buffer.concat([Buffer.from(`${dir}/`), Buffer.from([0xff, 0xfe])]), 'x');
+    assert.equal((await measureTree(join(root, 't'))).inodes, 2);
+    await removeTree(join(root, 't'));
+    assert.ok(!existsSync(join(root, 't')));
+  });
+
   it('counts hard links once', async () => {
     writeFileSync(join(root, 'a'), Buffer.alloc(100_000));
     execFileSync('ln', [join(root, 'a'), join(root, 'b')]);

@@ -3,29 +3,39 @@ import { join } from 'node:path';
 import { isErrno, RuntimeError } from '../../kit/errors.js';
 import type { DiskUsage } from './snapshotter.js';
 
-/** Walks over directory trees that hold other people's files: links are never followed, mounts never entered. */
+/**
+ * Walks over directory trees that hold other people's files: links are never followed, mounts never entered. Names are
+ * bytes and need not be UTF-8, so paths go about as latin1, where a character is a byte.
+ */
+const bytes = (path: string): Buffer => Buffer.from(path, 'latin1');
+
+const listing = { bufferSize: 256, encoding: 'latin1' } as const;
+
+const asLatin1 = (path: string): string => Buffer.from(path).toString('latin1');
 
 /**
  * Deletes `path` and everything below. What is gone already is fine. Throws `wrong-state` at a directory of another
  * file system, which is a mount, before anything in it is touched.
  */
 export async function removeTree(path: string): Promise<void> {
-  const root = await lstatOrNothing(path);
+  const start = asLatin1(path);
+  const root = await lstatOrNothing(start);
   if (root === undefined) return;
-  await removeBelow(path, root.dev, root.isDirectory());
+  await removeBelow(start, root.dev, root.isDirectory());
 }
 
 async function removeBelow(path: string, device: number, isDirectory: boolean): Promise<void> {
-  if (!isDirectory) return await ignoreMissing(unlink(path));
+  if (!isDirectory) return await ignoreMissing(unlink(bytes(path)));
   const st = await lstatOrNothing(path);
   if (st === undefined) return;
-  if (st.dev !== device) throw new RuntimeError('wrong-state', `remove ${path}: something is mounted there`);
+  if (st.dev !== device)
+    throw new RuntimeError('wrong-state', `remove ${bytes(path).toString()}: something is mounted there`);
   for (let tries = 0; ; tries++) {
-    for await (const entry of await opendir(path, { bufferSize: 256 })) {
+    for await (const entry of await opendir(bytes(path), listing)) {
       await removeBelow(join(path, entry.name), device, entry.isDirectory());
     }
     try {
-      return await ignoreMissing(rmdir(path));
+      return await ignoreMissing(rmdir(bytes(path)));
     } catch (error) {
       /* A helper of a killed agent may write its last file while we delete. */
       if (!isErrno(error, 'ENOTEMPTY') || tries === 5) throw error;
@@ -37,11 +47,11 @@ async function removeBelow(path: string, device: number, isDirectory: boolean): 
 export async function measureTree(path: string): Promise<DiskUsage> {
   const sum = { bytes: 0, inodes: 0 };
   const linked = new Set<bigint>();
-  const pending = [path];
+  const pending = [asLatin1(path)];
   for (let dir = pending.pop(); dir !== undefined; dir = pending.pop()) {
     for (const name of await namesIn(dir)) {
       const child = join(dir, name);
-      const st = await lstat(child, { bigint: true }).catch(() => undefined);
+      const st = await lstat(bytes(child), { bigint: true }).catch(() => undefined);
       if (st === undefined) continue;
       if (st.isDirectory()) pending.push(child);
       else if (st.nlink > 1n) {
@@ -58,7 +68,7 @@ export async function measureTree(path: string): Promise<DiskUsage> {
 async function namesIn(dir: string): Promise<readonly string[]> {
   const names: string[] = [];
   try {
-    for await (const entry of await opendir(dir, { bufferSize: 256 })) names.push(entry.name);
+    for await (const entry of await opendir(bytes(dir), listing)) names.push(entry.name);
   } catch (error) {
     if (!isErrno(error, 'ENOENT')) throw error;
   }
@@ -76,7 +86,7 @@ const unescapeMount = (text: string): string =>
   text.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)));
 
 const lstatOrNothing = (path: string) =>
-  lstat(path).catch((error: unknown) => {
+  lstat(bytes(path)).catch((error: unknown) => {
     if (isErrno(error, 'ENOENT')) return undefined;
     throw error;
   });
