@@ -127,13 +127,19 @@ static void enter(struct place *place, int from)
         host_error("enter", place->path);
 }
 
+/* Overlayfs merges the roots of its layers whatever they are marked as. */
+static bool hides_below(const struct place *place)
+{
+    return *place->path && is_opaque(place->from);
+}
+
 static void fill(const struct pending *dir)
 {
     struct place place = {.to = open_dir(destination, dir->path), .path = dir->path};
     int topmost = -1;
     for (int i = 0; i < dir->count; i++) {
         enter(&place, open_dir(roots[dir->layers[i]], dir->path));
-        bool last = i + 1 == dir->count || is_opaque(place.from);
+        bool last = i + 1 == dir->count || hides_below(&place);
         read_layer(&place, dir->layers[i], last && i == 0);
         if (i == 0)
             topmost = place.from;
