@@ -122,6 +122,13 @@ describe('containerConfig', () => {
     assert.equal(withMount({ hostPath: '', image: { image: 'art:1' } }).mounts[0]?.readonly, true);
   });
 
+  it('shows the id of an image that is mounted', () => {
+    const [mount] = withMount({ hostPath: '', image: { image: 'art:1' } }).mounts;
+    assert.ok(mount?.image !== undefined);
+    const shown = wireMount({ ...mount, image: { ...mount.image, imageRef: 'sha256:1' } });
+    assert.deepEqual([shown.image?.image, shown.image?.imageRef, shown.hostPath], ['art:1', 'sha256:1', '']);
+  });
+
   it('gives devices their usual path and permissions', () => {
     const { devices } = translate({ devices: [{ hostPath: '/dev/fuse' }] });
     assert.deepEqual(devices, [{ hostPath: '/dev/fuse', containerPath: '/dev/fuse', permissions: 'rwm' }]);
