@@ -71,6 +71,7 @@ struct shim_namespaces {
     int held[NAMESPACE_KINDS]; /* descriptors of the pod's namespaces, -1 where the pod has none of its own */
     struct held_mount mounts[SHIM_MAX_HELD_MOUNTS];
     int own_pid; /* the shim's own PID namespace, to come back after a clone into another */
+    int one_way; /* inside a user namespace nobody comes back into the host's: a child goes instead */
     int proc;    /* a procfs nobody else can reach; all of our writes to /proc go through it */
     /*
      * A descriptor (pidfd) of the first process of a container of this pod, or a negative errno. It stays the

@@ -250,6 +250,35 @@ static int find_enter_mount(struct execution *e)
     return 0;
 }
 
+/* A child enters the PID namespace and clones in the shim's place; what it makes is the shim's child too. */
+static int clone_by_scout(struct execution *e, struct clone_args *args, int into, int *pidfd)
+{
+    int scout = -1;
+    struct clone_args ahead = {
+        .flags = CLONE_VFORK | CLONE_PIDFD | CLONE_CLEAR_SIGHAND, .pidfd = (uintptr_t)&scout, .exit_signal = SIGCHLD};
+    e->report->helper_result = -ECHILD;
+    int result = sys_clone3(&ahead);
+    if (result == 0) {
+        result = sys_setns(into, CLONE_NEWPID);
+        args->flags = (args->flags & ~(uint64_t)CLONE_PIDFD) | CLONE_PARENT;
+        args->pidfd = args->exit_signal = 0; /* the scout's own */
+        if (result >= 0)
+            result = sys_clone3(args);
+        if (result == 0)
+            child_main(e);
+        e->report->helper_result = result;
+        _exit(0);
+    }
+    if (result < 0)
+        return result;
+    reap(scout);
+    close(scout);
+    result = e->report->helper_result;
+    if (result > 0)
+        *pidfd = sys_pidfd_open(result);
+    return result;
+}
+
 int do_clone(struct execution *e, const struct plan_step *step, struct launch *launch)
 {
     int cgroup = -1, into = e->enter[NAMESPACE_PID], pidfd = -1, result = find_enter_mount(e);
@@ -269,12 +298,13 @@ int do_clone(struct execution *e, const struct plan_step *step, struct launch *l
         args.cgroup = (uint64_t)cgroup;
     }
     e->create = step->w[0];
-    if (into >= 0)
+    int scouted = into >= 0 && e->held->one_way;
+    if (into >= 0 && !scouted)
         result = failed(e, DETAIL_NAMESPACE, sys_setns(into, CLONE_NEWPID));
-    int pid = result < 0 ? result : sys_clone3(&args);
+    int pid = result < 0 ? result : scouted ? clone_by_scout(e, &args, into, &pidfd) : sys_clone3(&args);
     if (pid == 0)
         child_main(e);
-    if (into >= 0)
+    if (into >= 0 && !scouted)
         sys_setns(e->held->own_pid, CLONE_NEWPID);
     close_quietly(cgroup);
     if (pid < 0)
