@@ -6,6 +6,7 @@ import { runCli } from './cli/main.js';
 import type { Composition } from './cli/composition.js';
 import type { Observability } from './observe/observer.js';
 import type { Observer } from './kit/observer.js';
+import { isInUserNamespace, parseIdMaps } from './runtime/idmap/mapping.js';
 
 const version = (): string => {
   const up = import.meta.url.includes('/dist/src/') ? '../../package.json' : '../package.json';
@@ -13,8 +14,20 @@ const version = (): string => {
   return (JSON.parse(text) as { version: string }).version;
 };
 
+const rootless =
+  process.geteuid?.() !== 0 ||
+  isInUserNamespace(
+    parseIdMaps(readFileSync('/proc/self/uid_map', 'utf8'), readFileSync('/proc/self/gid_map', 'utf8')),
+  );
+
 const composition: Composition = {
   version: version(),
+  rootless,
+  async enterNamespaces(config) {
+    if (!rootless) return;
+    const { enterNamespaces } = await import('./compose/rootless/enter.js');
+    await enterNamespaces(config);
+  },
   async openRuntime(config, observability) {
     const { openRuntime } = await import('./compose/runtime.js');
     const { runtime } = await openRuntime(config, backgroundObserver(observability));

@@ -128,6 +128,8 @@ async function cli(composition: Composition, env: Record<string, string>, ...arg
 function fakeComposition(seen: unknown[]): Composition {
   return {
     version: '9.9.9',
+    rootless: false,
+    enterNamespaces: () => Promise.resolve(),
     openRuntime: () => Promise.resolve(fakeRuntime(seen)),
     serveCri: () => Promise.resolve({ close: () => Promise.resolve() }),
     explainPlan: (bytes) => Promise.resolve(`plan of ${bytes.length} bytes`),

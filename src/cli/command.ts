@@ -168,6 +168,17 @@ export function expectPositionals(args: Arguments, ...names: readonly string[]):
   return positionals;
 }
 
+/** Says what happens without it too, for scripts that rely on it. */
+export const rootlessOption: Readonly<Record<string, Option>> = {
+  rootless: { about: 'as an ordinary user, in a user namespace; the default for everybody but root' },
+};
+
+/** Refuses `--rootless` to root, who would get the host's rights all the same. */
+export function checkRootless({ composition }: Pick<Context, 'composition'>, args: Arguments): void {
+  if (args.has('rootless') && !composition.rootless)
+    throw new UsageError('--rootless is for ordinary users, and this is root');
+}
+
 export const isUsageError = (error: unknown): error is UsageError => error instanceof UsageError;
 
 /** Integer of a flag; UsageError otherwise. */

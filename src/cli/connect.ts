@@ -31,6 +31,7 @@ export async function connectRuntime(config: Config, composition: Composition, s
       const client = remoteRuntime(config.admin.socket, version);
       return { client, remote: true, close: () => Promise.resolve() };
     }
+    await composition.enterNamespaces(config);
     try {
       return await openHere(config, composition, share);
     } catch (error) {

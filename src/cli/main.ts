@@ -137,7 +137,8 @@ function makeContext(
   composition: Composition,
   { stdout, stderr, env, signal }: Process,
 ): { context: Context; close: () => Promise<void> } {
-  const input = { env, flags: configFlags, ...(configFile !== undefined && { file: configFile }) };
+  const { rootless } = composition;
+  const input = { env, rootless, flags: configFlags, ...(configFile !== undefined && { file: configFile }) };
   const config = loadConfig(input);
   let connection: Promise<Connection> | undefined;
   const observer: Call['observer'] = {

@@ -17,6 +17,7 @@ export async function openImageParts(
   store: Store,
   native: Native,
   observer: Observer,
+  rootless: boolean,
 ): Promise<{ readonly images: Images; readonly snapshots: Snapshotter }> {
   const snapshots = await openOverlaySnapshotter({
     root: join(config.root, 'snapshots'),
@@ -46,6 +47,7 @@ export async function openImageParts(
     snapshotter: snapshots,
     unpackHelper: builtPrograms().unpack,
     getXattr: (path, name) => native.files.getXattr(path, name),
+    userXattrs: rootless,
     observer,
   });
   return { images, snapshots };

@@ -33,6 +33,7 @@ import { decodePlan } from '../runtime/plan/wire.js';
 import { builtPrograms } from './programs.js';
 import { openImageParts } from './images.js';
 import { openNetwork } from './network.js';
+import { rootlessHost } from './rootless/host.js';
 import { openPlugins } from './nri.js';
 
 /** What an opened runtime gives beside its requests. */
@@ -56,16 +57,20 @@ export async function openRuntime(config: Config, observer: Observer): Promise<O
   const note: Observer['note'] = (level, message, facts) => observer.note(level, message, facts);
   for (const dir of [config.root, config.state]) prepareDirectory(dir);
   const lock = lockDirectory(config.root, native);
-  const kernel = gatherKernelFacts(native);
+  const gathered = gatherKernelFacts(native);
+  const rootless = rootlessHost(config, native, gathered, observer);
+  // Capabilities of a user namespace count for nothing where limits are the host's.
+  const kernel = rootless === undefined ? gathered : { ...gathered, canRaiseLimits: false };
   const settings = settingsOf(config, kernel);
   const paths = hostPaths(config.root, config.state, config.network.netnsDir);
   mkdirSync(paths.pods, { recursive: true, mode: 0o700 });
   mkdirSync(paths.netns, { recursive: true, mode: 0o755 });
   const host = hostParts();
-  const cgroups = openCgroups({
+  const cgroupsOptions = {
     bpf: deviceProgramCalls(native.library, process.arch),
     tolerateMissingHugetlb: config.cgroup.tolerateMissingHugetlb,
-  });
+  };
+  const cgroups = rootless?.openCgroups(cgroupsOptions, () => registry) ?? openCgroups(cgroupsOptions);
   const store = openStore({
     path: join(config.root, 'metadata'),
     quickPath: join(config.state, 'records'),
@@ -78,8 +83,9 @@ export async function openRuntime(config: Config, observer: Observer): Promise<O
     containers: store.quickTable<ContainerRecord>('containers', recordVersions.containers),
   };
   const registry = new Registry(tables);
-  const { images, snapshots } = await openImageParts(config, store, native, observer);
-  const { network, teardown: teardownNetwork } = openNetwork(config, native, observer);
+  const { images, snapshots } = await openImageParts(config, store, native, observer, rootless !== undefined);
+  const { network, teardown: teardownNetwork } =
+    rootless?.openNetwork(() => registry) ?? openNetwork(config, native, observer);
   const shims = openSupervisor({
     native,
     binary: builtPrograms().shim,
@@ -121,13 +127,15 @@ export async function openRuntime(config: Config, observer: Observer): Promise<O
     userNamespaces: probeUserNamespaces({
       native,
       kernel,
-      openUserNamespace: () => openUserNamespace(native, builtPrograms().shim, { hostId: probedId, size: 1 }),
+      openUserNamespace: () =>
+        openUserNamespace(native, builtPrograms().shim, { hostId: rootless === undefined ? probedId : 1, size: 1 }),
       layers: [join(config.root, 'snapshots', 'empty'), join(config.root, 'snapshots', 'tmp')],
       volumes: [config.state, '/'],
       way: config.userns.snapshots,
     }),
     templates: new JoinTemplateCache({ paths, seccomp }),
     lifecycle: plugins.lifecycle,
+    ...(rootless === undefined ? {} : { rootless: rootless.part }),
   };
   await recover({
     ...parts,
@@ -148,6 +156,7 @@ export async function openRuntime(config: Config, observer: Observer): Promise<O
     close: async () => {
       await plugins.close();
       clearInterval(retry);
+      const podsGoOn = [...registry.sandboxes()].some(({ record }) => record.stage === 'ready');
       for (const { shim } of registry.sandboxes()) shim?.disconnect();
       shims.close();
       await network.close();
@@ -155,8 +164,10 @@ export async function openRuntime(config: Config, observer: Observer): Promise<O
       await snapshots.close();
       await store.close();
       lock[Symbol.dispose]();
+      await rootless?.leave(podsGoOn);
     },
   });
+  rootless?.watch(runtime);
   return { runtime, native, kernel, parts };
 }
 

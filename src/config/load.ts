@@ -4,6 +4,7 @@ import { invalid, isErrno, notFound, RuntimeError } from '../kit/errors.js';
 import type { Key } from './key.js';
 import { readValue } from './key.js';
 import { configKeys, type NamedKey } from './names.js';
+import { rootlessDefaults } from './rootless.js';
 import { didYouMean } from './suggest.js';
 import type { table } from './table.js';
 
@@ -18,6 +19,8 @@ export interface ConfigInput {
   readonly env?: Readonly<Record<string, string | undefined>>;
   /** By flag name without dashes. */
   readonly flags?: Readonly<Record<string, string | boolean | undefined>>;
+  /** The places of an ordinary user instead of the system's. */
+  readonly rootless?: boolean;
 }
 
 export const defaultConfigFile = '/etc/berth/config.toml';
@@ -27,9 +30,15 @@ export const defaultConfigFile = '/etc/berth/config.toml';
  * and where its value came from; unknown keys of the file are errors. The default file may be missing.
  */
 export function loadConfig(input: ConfigInput = {}): Config {
-  const values = new Map<NamedKey, unknown>(configKeys.map((named) => [named, named.key.default]));
   const env = input.env ?? {};
-  for (const [named, value] of fromFile(input.file ?? env['BERTH_CONFIG'])) values.set(named, value);
+  const own = input.rootless === true ? rootlessDefaults(env) : undefined;
+  const values = new Map<NamedKey, unknown>(
+    configKeys.map((named) => [named, own?.values[named.name] ?? named.key.default]),
+  );
+  const file = input.file ?? env['BERTH_CONFIG'];
+  for (const [named, value] of fromFile(file ?? own?.file ?? defaultConfigFile, file !== undefined)) {
+    values.set(named, value);
+  }
   for (const named of configKeys) {
     const given = env[named.env];
     if (given !== undefined) values.set(named, readValue(named.key, given, `environment variable ${named.env}`));
@@ -39,9 +48,9 @@ export function loadConfig(input: ConfigInput = {}): Config {
   return freeze(resolve(nest(values)));
 }
 
-function fromFile(path: string | undefined): Map<NamedKey, unknown> {
-  const text = readText(path ?? defaultConfigFile, path !== undefined);
-  return text === undefined ? new Map() : parseConfig(text, path ?? defaultConfigFile);
+function fromFile(path: string, required: boolean): Map<NamedKey, unknown> {
+  const text = readText(path, required);
+  return text === undefined ? new Map() : parseConfig(text, path);
 }
 
 function readText(path: string, required: boolean): string | undefined {
@@ -103,8 +112,10 @@ function nest(values: ReadonlyMap<NamedKey, unknown>): Config {
 
 /** Fills in what depends on other keys. */
 function resolve(config: Config): Config {
+  if (config.state === '') throw invalid('state', 'is not known: set XDG_RUNTIME_DIR, or state itself');
   return {
     ...config,
+    network: { ...config.network, netnsDir: config.network.netnsDir || `${config.state}/netns` },
     socket: config.socket || `${config.state}/berth.sock`,
     admin: { ...config.admin, socket: config.admin.socket || `${config.state}/admin.sock` },
   };

@@ -8,6 +8,7 @@ import type { PodNetwork } from './network/pod-network.js';
 import type { ExecFacts } from './plan/facts.js';
 import type { Registry } from './registry.js';
 import type { OciSpec } from './spec/oci.js';
+import type { RootlessFacts } from './spec/rootless.js';
 import type { Lifecycle } from './lifecycle.js';
 import type { Residue } from './state/residue.js';
 import type { KernelFacts } from '../native/kernel-facts.js';
@@ -33,6 +34,8 @@ export interface Parts {
   readonly userNamespaces: UserNamespaceSupport;
   readonly idRanges: IdRanges;
   readonly templates: JoinTemplates;
+  /** Of an agent inside a user namespace; absent where it is the host's root. */
+  readonly rootless?: Rootless;
   readonly lifecycle: Lifecycle;
 }
 
@@ -43,6 +46,12 @@ export interface HostParts {
   /** 64 hexadecimal digits. */
   newId(): string;
   readonly bootId: string;
+}
+
+export interface Rootless {
+  readonly facts: RootlessFacts;
+  /** The spec as it can be carried out; says what was left out of it. */
+  convert(spec: OciSpec, containerId: string): OciSpec;
 }
 
 export interface Shims {

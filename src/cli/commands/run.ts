@@ -4,7 +4,14 @@ import { rm } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { sleep } from '../../kit/deadline.js';
 import { messageOf, RuntimeError } from '../../kit/errors.js';
-import { expectPositionals, UsageError, type Arguments, type Command } from '../command.js';
+import {
+  checkRootless,
+  expectPositionals,
+  rootlessOption,
+  UsageError,
+  type Arguments,
+  type Command,
+} from '../command.js';
 import type { Context } from '../context.js';
 import { logBytes, readLog } from '../log-lines.js';
 import { pullProgress } from '../progress.js';
@@ -39,9 +46,11 @@ export const run: Command = {
     'read-only': { about: 'read-only root' },
     privileged: { about: 'with every capability and device, without confinement' },
     pull: { about: 'pull the image: missing (default), always, never', value: 'WHEN' },
+    ...rootlessOption,
   },
   passThrough: true,
   async run(context, args) {
+    checkRootless(context, args);
     const request = readRequest(context, args);
     const pod = runPodConfig(request);
     const planned = runContainerConfig(request);

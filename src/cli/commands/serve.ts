@@ -6,7 +6,7 @@ import { createObservability } from '../../observe/observer.js';
 import { openTracing } from '../../observe/tracing.js';
 import { withWaterfalls } from '../../observe/waterfalls.js';
 import type { Runtime } from '../../runtime/facade.js';
-import { expectPositionals, type Command } from '../command.js';
+import { checkRootless, expectPositionals, rootlessOption, type Command } from '../command.js';
 import type { Context } from '../context.js';
 import { offerRuntime } from '../offer.js';
 
@@ -16,11 +16,13 @@ export const serve: Command = {
     'Runs the agent: serves the CRI on a unix socket until SIGTERM or SIGINT. Pods go on without it.',
     'SIGHUP reads the configuration again and applies what may change while running.',
   ].join('\n'),
-  options: {},
+  options: { ...rootlessOption },
   allConfigFlags: true,
   async run(context, args) {
     expectPositionals(args);
+    checkRootless(context, args);
     const { config, composition, signal } = context;
+    await composition.enterNamespaces(config);
     const { version } = composition;
     const logger = createLogger(config.log);
     const tracing = await openTracing(config.tracing, version);

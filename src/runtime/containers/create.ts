@@ -43,6 +43,7 @@ export type CreateContainerDeps = Pick<
   | 'kernel'
   | 'userNamespaces'
   | 'lifecycle'
+  | 'rootless'
 >;
 
 /**
@@ -232,7 +233,7 @@ async function build(
   const devices = await gatherDevices(
     config.devices,
     security.privileged,
-    sandbox.mappings === undefined ? undefined : isForEveryone,
+    sandbox.mappings === undefined && deps.rootless === undefined ? undefined : isForEveryone,
   );
   const namespaces = containerNamespaces(sandbox.config.security.namespaces, security.namespaces, {
     cgroupVersion: deps.cgroups.layout.version,
@@ -264,7 +265,8 @@ async function build(
     volumes: volumes.declared,
     ...(sandbox.mappings === undefined ? {} : { mappings: sandbox.mappings }),
   });
-  const { spec, namespaces: adjusted } = await adjustContainer(id, plain, deps);
+  const { spec: wanted, namespaces: adjusted } = await adjustContainer(id, plain, deps);
+  const spec = deps.rootless?.convert(wanted, id) ?? wanted;
   const facts = {
     ...launchFacts(registry.container(id).record, namespaces, spec, devices, deps),
     ...volumeFacts(volumes, deps),
@@ -290,7 +292,7 @@ function cgroupResources(record: ContainerRecord, spec: OciSpec, deps: CreateCon
   return {
     ...(deps.settings.pidsLimit === 0 ? {} : { pidsLimit: deps.settings.pidsLimit }),
     ...record.resources,
-    deviceRules: (spec.linux.resources?.devices ?? []).map(toCgroupRule),
+    ...(deps.rootless === undefined ? { deviceRules: (spec.linux.resources?.devices ?? []).map(toCgroupRule) } : {}),
   };
 }
 

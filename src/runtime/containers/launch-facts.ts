@@ -6,7 +6,10 @@ import type { ContainerNamespaces } from '../spec/namespaces.js';
 import type { OciSpec } from '../spec/oci.js';
 import type { ContainerRecord } from '../state/records.js';
 
-type FactDeps = Pick<Parts, 'settings' | 'paths' | 'registry' | 'cgroups' | 'snapshots' | 'seccomp' | 'kernel'>;
+type FactDeps = Pick<
+  Parts,
+  'settings' | 'paths' | 'registry' | 'cgroups' | 'snapshots' | 'seccomp' | 'kernel' | 'rootless'
+>;
 
 /** What the plan compiler must know of this host and this container beyond the spec. */
 export function launchFacts(
@@ -21,7 +24,7 @@ export function launchFacts(
     rootfs: rootfsFacts(record, mapped, deps),
     // Nobody but the host's root may walk to the pod's own directory; every host has this one.
     rootOn: mapped ? '/proc' : deps.paths.rootMountpoint(record.sandboxId),
-    ...(mapped ? { devices: 'bind', deviceSources: sourcesOf(devices) } : {}),
+    ...(mapped || deps.rootless !== undefined ? { devices: 'bind', deviceSources: sourcesOf(devices) } : {}),
     namespaces,
     cgroup: { path: record.cgroupPath, join: deps.cgroups.handle(record.cgroupPath).join, layout: deps.cgroups.layout },
     kernel: kernelFacts(deps),
@@ -51,7 +54,10 @@ function rootfsFacts(record: ContainerRecord, mapped: boolean, deps: FactDeps): 
   return overlayFacts(record.id, deps);
 }
 
-export function overlayFacts(key: string, deps: Pick<Parts, 'snapshots'>): Extract<RootfsFacts, { kind: 'overlay' }> {
+export function overlayFacts(
+  key: string,
+  deps: Pick<Parts, 'snapshots' | 'rootless'>,
+): Extract<RootfsFacts, { kind: 'overlay' }> {
   const snapshot = deps.snapshots.snapshot(key);
   if (snapshot === undefined) throw new RuntimeError('internal', `there is no snapshot ${key}`);
   return {
@@ -61,6 +67,7 @@ export function overlayFacts(key: string, deps: Pick<Parts, 'snapshots'>): Extra
     work: snapshot.workDir,
     idmap: snapshot.way === 'idmapped' ? 'pod' : 'none',
     metacopy: snapshot.way === 'metacopy',
+    userXattr: deps.rootless !== undefined,
   };
 }
 

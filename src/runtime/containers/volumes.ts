@@ -37,7 +37,7 @@ export interface ImageVolume {
   readonly key: string;
 }
 
-type VolumeDeps = Pick<Parts, 'images' | 'snapshots' | 'paths' | 'settings'>;
+type VolumeDeps = Pick<Parts, 'images' | 'snapshots' | 'paths' | 'settings' | 'rootless'>;
 
 /** Checks what can be said before anything is made. Errors: invalid-argument, not-found, by field. */
 export async function findVolumes(
@@ -153,7 +153,7 @@ export function volumeFacts(volumes: Volumes, deps: VolumeDeps): Pick<LaunchFact
 }
 
 function imageFacts({ key, mount }: ImageVolume, deps: VolumeDeps): VolumeFacts {
-  const { lower, upper, idmap = 'none', metacopy = false } = overlayFacts(key, deps);
+  const { lower, upper, idmap = 'none', metacopy = false, userXattr = false } = overlayFacts(key, deps);
   return {
     kind: 'image',
     // An overlay without an upper layer needs two below (overlayfs.rst); the empty directory changes nothing.
@@ -161,6 +161,7 @@ function imageFacts({ key, mount }: ImageVolume, deps: VolumeDeps): VolumeFacts 
     subPath: mount.imageSubPath === '' ? '' : `/${mount.imageSubPath}`,
     idmap,
     metacopy,
+    userXattr,
   };
 }
 

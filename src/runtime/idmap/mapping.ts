@@ -65,10 +65,18 @@ export function rootOf(mappings: IdMappings): { readonly uid: number; readonly g
   return { uid: of('uid'), gid: of('gid') };
 }
 
-/** Highest container id of the line that holds 0; what a range from 0 may reach to. */
+/**
+ * Highest container id that a range from 0 may reach to: its lines follow each other without a gap, and so do the
+ * host's ids rise, by which the kernel compares.
+ */
 export function lastFromZero(lines: readonly IdMapping[]): number {
-  const line = lines.find(({ containerId }) => containerId === 0);
-  return line === undefined ? 0 : line.size - 1;
+  let end: IdMapping | undefined;
+  for (const line of [...lines].sort((a, b) => a.containerId - b.containerId)) {
+    const follows = end === undefined ? line.containerId === 0 : line.containerId === end.containerId + end.size;
+    if (!follows || (end !== undefined && line.hostId < end.hostId)) break;
+    end = line;
+  }
+  return end === undefined ? 0 : end.containerId + end.size - 1;
 }
 
 /** The first host id that both maps give out, or undefined: what two pods have in common is not theirs alone. */

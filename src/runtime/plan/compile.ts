@@ -2,7 +2,7 @@ import { invalid } from '../../kit/errors.js';
 import type { OciNamespaceType, OciSpec } from '../spec/oci.js';
 import { planBuilder, type PlanBuilder } from './builder.js';
 import { compileDevices } from './compile-devices.js';
-import { compileMounts, idMapLine, withLabel } from './compile-mounts.js';
+import { compileMounts, idMapLine, overlayOptions, withLabel } from './compile-mounts.js';
 import { compileProcess, idMapsOf, processOf } from './compile-process.js';
 import type { LaunchFacts, LaunchNamespace, RootfsFacts } from './facts.js';
 import { namespaceKinds } from './kinds.js';
@@ -145,16 +145,6 @@ function compileRoot(spec: OciSpec, facts: LaunchFacts, plan: PlanBuilder): void
     { op: 'attach-root', slot, on: facts.rootOn, propagation: 0 },
   );
 }
-
-const overlayOptions = ({
-  volatile = true,
-  metacopy = false,
-  userXattr = false,
-}: Extract<RootfsFacts, { kind: 'overlay' }>): FsOption[] => [
-  ...(volatile ? [{ key: 'volatile' }] : []),
-  ...(metacopy ? [{ key: 'metacopy', value: 'on' }] : []),
-  ...(userXattr ? [{ key: 'userxattr' }] : []),
-];
 
 const rootPropagations: ReadonlyMap<string, number> = new Map([
   ['', 0],

@@ -52,6 +52,8 @@ export type VolumeFacts =
       readonly subPath: string;
       /** As of a root. */
       readonly metacopy?: boolean;
+      /** As with a root. */
+      readonly userXattr?: boolean;
       /** The layers hold container ids. */
       readonly idmap: 'none' | 'pod';
     }

@@ -39,6 +39,7 @@ export type RunPodSandboxDeps = Pick<
   | 'userNamespaces'
   | 'idRanges'
   | 'lifecycle'
+  | 'rootless'
 >;
 
 /**
@@ -67,7 +68,8 @@ export async function runPodSandbox(input: RunPodSandboxInput, deps: RunPodSandb
       },
       () => registry.deleteSandbox(id),
     );
-    const sysctls = admitted.map(([name, value]) => [name, mappedSysctl(name, value, mappings)] as const);
+    const ids = mappings ?? deps.rootless?.facts.maps;
+    const sysctls = admitted.map(([name, value]) => [name, mappedSysctl(name, value, ids)] as const);
     await undo.step(
       'make pod directory',
       () => makePodDirectory(id, mappings, paths),
