@@ -186,18 +186,20 @@ describe('namespaces on the kernel', function () {
   /** `first` is what runs as the first process of the container's /proc. */
   async function checkPids(row: PodRow, options: NamespaceOptions): Promise<void> {
     const pod = await pods.run({ namespaces: options });
-    const begin = (pid: NamespaceMode, script: string, targetId?: string) =>
-      pods.start(pod, container(script, { ...options, pid, ...(targetId === undefined ? {} : { targetId }) }));
+    const begin = (pid: NamespaceMode, command: string, targetId?: string) => {
+      const own = { ...options, pid, ...(targetId === undefined ? {} : { targetId }) };
+      return pods.start(pod, { ...container('', own), command: command.split(' ') });
+    };
     const first = async (id: string) => (await lines(id, 'tr "\\0" " " < /proc/1/cmdline')).join('').trim();
-    const own = await begin('container', 'exec sleep 1111');
+    const own = await begin('container', 'sleep 1111');
     assert.equal(await first(own), 'sleep 1111');
-    const target = await begin('target', 'exec sleep 2222', own);
+    const target = await begin('target', 'sleep 2222', own);
     assert.equal(namespaceOf(pods.pidOf(target), 'pid'), namespaceOf(pods.pidOf(own), 'pid'));
     assert.equal(await first(target), 'sleep 1111');
     const { pausePid } = pods.host.parts.registry.sandbox(pod).record;
     if (row.pid === 'container') await assert.rejects(begin('pod', 'true'), /\.pid: is pod, but the pod was made with/);
     else {
-      const shared = await begin('pod', 'exec sleep 3333');
+      const shared = await begin('pod', 'sleep 3333');
       const whose = row.pid === 'node' ? ('self' as const) : pausePid;
       assert.equal(namespaceOf(pods.pidOf(shared), 'pid'), namespaceOf(whose, 'pid'));
       assert.notEqual(await first(shared), 'sleep 3333');
@@ -207,7 +209,7 @@ describe('namespaces on the kernel', function () {
       await assert.rejects(begin('node', 'true'), /\.pid: is node, which a pod in a user namespace cannot be/);
       return;
     }
-    const node = await begin('node', 'exec sleep 4444');
+    const node = await begin('node', 'sleep 4444');
     assert.ok(isHosts(node, 'pid'));
     assert.equal(await first(node), readFileSync('/proc/1/cmdline', 'utf8').replaceAll('\0', ' ').trim());
   }

@@ -4,6 +4,7 @@ import {
   chmodSync,
   chownSync,
   existsSync,
+  mkdirSync,
   readdirSync,
   readFileSync,
   statSync,
@@ -315,26 +316,39 @@ describe('attacks from user namespaces', function () {
       });
     });
 
-    it('what is hidden or read-only cannot be had back by root as usual', async () => {
+    it('a volume stays as read-only, noexec and hiding as it was given, and the host’s /sys read-only', async () => {
       const dir = directory('read-only');
+      mkdirSync(join(dir, 'below'), { recursive: true });
       writeFileSync(join(dir, 'file'), 'x');
+      writeFileSync(join(dir, 'below/hidden'), 'x');
       const maps = { uidMappings: [line(1_000_000)], gidMappings: [line(2_000_000)] };
       const mounts = [
         volume(dir, '/v', { readonly: true, ...maps }),
         volume(dir, '/deep', { readonly: true, recursiveReadOnly: true, ...maps }),
+        volume(join(dir, 'file'), '/one', { readonly: true, ...maps }),
       ];
+      const paths = mounts.map(({ containerPath }) => containerPath);
       const attempts = [
-        ...['/v', '/deep', '/sys', '/proc/sys'].map((path) => `make-writable ${path}`),
-        ...['/proc/interrupts', '/proc/sys', '/sys'].map((path) => `unmount ${path}`),
-        ...['/v/file', '/deep/file'].map((path) => `write-back ${path}`),
+        ...[...paths, '/sys'].map((path) => `make-writable ${path}`),
+        ...['/v', '/deep'].map((path) => `unmount ${path}/below`),
+        ...['/v/file', '/deep/file', '/one', '/sys/class/net/lo/mtu'].map((path) => `write-back ${path}`),
+        ...['/v', '/deep'].map((path) => `read ${path}/below/hidden`),
       ];
-      const paths = { maskedPaths: ['/proc/interrupts'], readonlyPaths: ['/proc/sys'] };
-      for (const network of ['pod', 'node'] as const) {
-        const options = namespaces({ network });
-        const pod = await run(options);
-        assert.deepEqual((await attempt(pod, { mounts, attempts }, paths, options)).filter(isDone), []);
-        await pods.remove(pod);
+      execFileSync('mount', ['-t', 'tmpfs', 'none', join(dir, 'below')]);
+      try {
+        await fails({ mounts, options: { network: 'node' }, attempts });
+      } finally {
+        execFileSync('umount', [join(dir, 'below')]);
       }
+    });
+
+    it('what is masked or read-only of its own stays so for root as usual', async () => {
+      const attempts = [
+        ...['/sys', '/proc/sys'].map((path) => `make-writable ${path}`),
+        ...['/proc/interrupts', '/proc/sys', '/sys'].map((path) => `unmount ${path}`),
+      ];
+      const security = { maskedPaths: ['/proc/interrupts'], readonlyPaths: ['/proc/sys'] };
+      assert.deepEqual((await attempt(await run(), { attempts }, security, namespaces())).filter(isDone), []);
     });
 
     it('what root with every capability uncovers is still the host’s', async () => {

@@ -49,7 +49,6 @@ int launch_init(struct shim_namespaces *held)
     held->own_pid = sys(openat(held->proc, "self/ns/pid", O_RDONLY | O_CLOEXEC));
     if (held->own_pid < 0)
         return held->own_pid;
-    held->one_way = sys_setns(held->own_pid, CLONE_NEWPID) < 0;
     return sys(prctl(PR_SET_DUMPABLE, 0, 0, 0, 0));
 }
 
@@ -124,6 +123,8 @@ static int outer_step(struct execution *e, const struct plan_step *step, struct 
         return do_bind_source(e, step);
     case OP_IMAGE_SOURCE:
         return do_image_source(e, step);
+    case OP_LOCK_SOURCE:
+        return do_lock_source(e, step);
     case OP_FS_SOURCE:
         return do_fs_source(e, step);
     case OP_HOLD_MOUNT:

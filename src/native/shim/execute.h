@@ -90,6 +90,7 @@ int receive_fd(int socket, int flags);
 
 /* sources.c: outer steps that fill slots */
 int do_bind_source(struct execution *e, const struct plan_step *step);
+int do_lock_source(struct execution *e, const struct plan_step *step);
 int do_fs_source(struct execution *e, const struct plan_step *step);
 int do_held_source(struct execution *e, const struct plan_step *step);
 int do_hold_mount(struct execution *e, const struct plan_step *step);

@@ -54,6 +54,7 @@ static const struct step_rule rules[] = {
     RULE(OP_HOLD_NAMESPACES, NO_SLOT, 1, 0, NONE),
     RULE(OP_PIN_NAMESPACE, NO_SLOT, 1, 0, PATH),
     RULE(OP_IMAGE_SOURCE, FILLS, 4, 0, PATHS, MAYBE, TEXT, OPTIONS),
+    RULE(OP_LOCK_SOURCE, TAKES, 3, 0, TEXT),
 
     RULE(OP_PROPAGATION, NO_SLOT, 1, 0, NONE),
     RULE(OP_ATTACH_ROOT, TAKES, 1, 0, PATH),
@@ -213,6 +214,9 @@ static const char *check_words(const struct plan_step *step)
         break;
     case OP_IMAGE_SOURCE:
         good = fits(w[2], UINT32_MAX) && fits(w[3], IDMAP_POD) && step->s[0].length > 0;
+        break;
+    case OP_LOCK_SOURCE:
+        good = fits(w[2], UINT32_MAX);
         break;
     case OP_FS_SOURCE:
     case OP_OPEN:

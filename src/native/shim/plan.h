@@ -48,6 +48,7 @@ enum plan_op {
     OP_HOLD_NAMESPACES = 9,
     OP_PIN_NAMESPACE = 10,
     OP_IMAGE_SOURCE = 11,
+    OP_LOCK_SOURCE = 12,
 
     OP_PROPAGATION = 32,
     OP_ATTACH_ROOT = 33,

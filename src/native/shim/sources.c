@@ -163,18 +163,61 @@ int do_bind_source(struct execution *e, const struct plan_step *step)
 
 /* ----------------------------------------------------------------------------------------- held mounts */
 
+/* A directory or a file that every host has, as the mount's own root is one. */
+static const char *lonely_place(int mount)
+{
+    struct stat st;
+    return fstat(mount, &st) == 0 && !S_ISDIR(st.st_mode) ? "/proc/version" : "/proc";
+}
+
 int attach_alone(int mount)
 {
     int result = sys_unshare(CLONE_NEWNS);
     if (result >= 0)
         result = sys_mount(NULL, "/", NULL, MS_PRIVATE | MS_REC, NULL);
-    int dir = result < 0 ? result : sys_open(AT_FDCWD, "/proc", O_PATH | O_DIRECTORY, 0, 0);
-    if (dir < 0)
-        return dir;
-    result = sys_move_mount(mount, dir);
-    close(dir);
+    int place = result < 0 ? result : sys_open(AT_FDCWD, lonely_place(mount), O_PATH, 0, 0);
+    if (place < 0)
+        return place;
+    result = sys_move_mount(mount, place);
+    close(place);
     return result;
 }
+
+/* ------------------------------------------------------------------------------------------- locked mounts */
+
+/*
+ * Mounts that come into a mount namespace of another user namespace are locked there: its root can neither clear their
+ * flags (read-only, nosuid, nodev, noexec) nor take off what lies below their top. A clone keeps that.
+ */
+static int clone_locked(struct execution *e, const struct plan_step *step, void *argument)
+{
+    (void)step;
+    int mount = *(int *)argument;
+    const char *place = lonely_place(mount);
+    int result = attach_alone(mount);
+    if (result >= 0)
+        result = sys_setns(e->held->held[NAMESPACE_USER], 0);
+    if (result >= 0)
+        result = sys_unshare(CLONE_NEWNS);
+    return result < 0 ? result : sys_open_tree(AT_FDCWD, place, OPEN_TREE_CLONE | AT_RECURSIVE);
+}
+
+int do_lock_source(struct execution *e, const struct plan_step *step)
+{
+    if (e->held->held[NAMESPACE_USER] < 0)
+        return failed(e, DETAIL_NOT_FOUND, -ENOENT);
+    int mount = e->slots[step->slot];
+    int result = set_attributes(e, mount, step, 0);
+    if (result >= 0)
+        result = failed(e, DETAIL_NAMESPACE, run_helper(e, clone_locked, step, &mount));
+    if (result < 0)
+        return result;
+    close(mount);
+    e->slots[step->slot] = result;
+    return 0;
+}
+
+/* -------------------------------------------------------------------------------------------- lonely mounts */
 
 /* Leaves `mount` as the only mount of a mount namespace of its own and answers a descriptor of that namespace. */
 static int hang_in_namespace(struct execution *e, const struct plan_step *step, void *argument)

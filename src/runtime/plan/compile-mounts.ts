@@ -2,7 +2,7 @@ import { invalid } from '../../kit/errors.js';
 import type { OciIdMapping, OciMount, OciSpec } from '../spec/oci.js';
 import type { PlanBuilder } from './builder.js';
 import { compileCgroupMount } from './compile-cgroup.js';
-import type { LaunchFacts, RootfsFacts, VolumeFacts } from './facts.js';
+import type { LaunchFacts, VolumeFacts } from './facts.js';
 import { MOUNT_ATTR, MS } from './kernel.js';
 import { parseMountOptions, type ParsedMountOptions } from './mount-options.js';
 import type { FsOption, IdMapLine, OuterStep } from './plan.js';
@@ -20,6 +20,7 @@ export interface DeferredReadonly {
 
 export function compileMounts(spec: OciSpec, facts: LaunchFacts, plan: PlanBuilder): DeferredReadonly {
   const targets: string[] = [];
+  const mapped = facts.namespaces.user?.from === 'pod';
   (spec.mounts ?? []).forEach((mount, index) => {
     const field = `mounts[${index}]`;
     checkDestination(mount.destination, `${field}.destination`);
@@ -28,7 +29,7 @@ export function compileMounts(spec: OciSpec, facts: LaunchFacts, plan: PlanBuild
     const volume = facts.volumes?.get(mount.source ?? '');
     if (volume?.kind === 'image') compileImage(mount, options, volume, spec, plan);
     else if (options.bind || type === 'bind' || type === 'rbind')
-      compileBind(mount, options, field, volume !== undefined, plan);
+      compileBind(mount, options, field, { copyUp: volume !== undefined, mapped }, plan);
     else if (type === 'cgroup' || type === 'cgroup2') targets.push(...compileCgroupMount(mount, options, facts, plan));
     else targets.push(...compileFilesystem(mount, options, field, spec, plan));
   });
@@ -47,7 +48,7 @@ function compileBind(
   mount: OciMount,
   options: ParsedMountOptions,
   field: string,
-  copyUp: boolean,
+  { copyUp, mapped }: { readonly copyUp: boolean; readonly mapped: boolean },
   plan: PlanBuilder,
 ): void {
   const { data } = options;
@@ -55,12 +56,23 @@ function compileBind(
   if (options.copyUp) throw invalid(`${field}.options`, '"tmpcopyup" is no option of a bind mount');
   const slot = plan.slot();
   plan.outer.push(bindSource(mount, options, slot, field));
+  const own = ownAttributes(options) ? { set: options.set, clear: options.clear } : undefined;
+  const attributes = { set: 0, clear: 0, ...own, propagation: 0, recursive: false };
+  const locked = mapped && isOfHost(mount, options);
+  if (locked) plan.outer.push({ op: 'lock-source', slot, name: mount.destination, attributes });
   plan.inner.push({ op: 'attach', slot, target: mount.destination, kind: 'auto', ...(copyUp ? { copyUp } : {}) });
-  if (ownAttributes(options)) {
-    const attributes = { set: options.set, clear: options.clear, propagation: 0, recursive: false };
+  if (own !== undefined && !locked) {
     plan.inner.push({ op: 'set-attributes', target: mount.destination, attributes });
   }
 }
+
+/**
+ * Whether the root of the pod's user namespace must not have more of a bind than was given: whatever comes with mounts
+ * below it or with less than all rights. Single files that the pod may write itself are not worth the call.
+ */
+const isOfHost = (mount: OciMount, options: ParsedMountOptions): boolean =>
+  !(mount.source ?? '').startsWith(heldPrefix) &&
+  (isDeep(mount, options) || (options.set | options.recursiveSet) !== 0);
 
 /** An image's mount has none below it: all that was said holds for all of it. */
 function compileImage(
@@ -70,14 +82,14 @@ function compileImage(
   spec: OciSpec,
   plan: PlanBuilder,
 ): void {
-  const { lower, subPath, idmap } = volume;
+  const { lower, subPath, idmap, metacopy = false } = volume;
   const slot = plan.slot();
   plan.outer.push({
     op: 'image-source',
     slot,
     lower,
     subPath,
-    options: withLabel(overlayOptions({ ...volume, volatile: false }), 'overlay', spec.linux.mountLabel),
+    options: withLabel(metacopy ? [{ key: 'metacopy', value: 'on' }] : [], 'overlay', spec.linux.mountLabel),
     idmap,
     name: mount.destination,
     attributes: {
@@ -172,17 +184,6 @@ function compileFilesystem(
   });
   return later ? [mount.destination] : [];
 }
-
-/** Only an overlay with an upper layer can be volatile. */
-export const overlayOptions = ({
-  volatile = true,
-  metacopy = false,
-  userXattr = false,
-}: Pick<Extract<RootfsFacts, { kind: 'overlay' }>, 'volatile' | 'metacopy' | 'userXattr'>): FsOption[] => [
-  ...(volatile ? [{ key: 'volatile' }] : []),
-  ...(metacopy ? [{ key: 'metacopy', value: 'on' }] : []),
-  ...(userXattr ? [{ key: 'userxattr' }] : []),
-];
 
 export const withLabel = (
   options: readonly FsOption[],

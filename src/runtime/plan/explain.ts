@@ -60,6 +60,10 @@ const table: { readonly [Op in Step['op']]: Words<Of<Op>> } = {
       s.idmap === 'none' ? '' : 'idmapped to the pod',
     ],
   },
+  'lock-source': {
+    does: (s) => `lock ${s.name}`,
+    with: (s) => [`slot ${s.slot}`, attributesWords(s.attributes)],
+  },
   'fs-source': {
     does: (s) => `mount ${s.fstype} ${s.source}`,
     with: (s) => [`into slot ${s.slot}`, ...attributeWords(s.attributes), ...optionWords(s.options)],

@@ -94,6 +94,17 @@ export type OuterStep =
       /** What the user calls this mount, for messages. */
       readonly name: string;
     }
+  /**
+   * Sets attributes of the slot's topmost mount, then locks all of it for the pod's user namespace, whose root can then
+   * neither make writable what is read-only nor uncover what mounts below hide (mount_namespaces(7), "Restrictions").
+   */
+  | {
+      readonly op: 'lock-source';
+      readonly slot: Slot;
+      readonly attributes: MountAttributes;
+      /** What the user calls this mount, for messages. */
+      readonly name: string;
+    }
   /** A detached tmpfs, proc, sysfs… that the host's root must make (fsopen, fsconfig, fsmount). */
   | {
       readonly op: 'fs-source';

@@ -65,6 +65,7 @@ export const outerTable: StepTable<OuterStep> = {
     attributes: at.attributes(stepFlags.recursive),
     idmap: at.choice(3, ['none', 'pod'] as const),
   }),
+  'lock-source': step(12, { slot: at.slot, name: at.text(0), attributes: at.attributes(stepFlags.recursive) }),
 };
 
 export const innerTable: StepTable<InnerStep> = {
