@@ -49,6 +49,7 @@ int launch_init(struct shim_namespaces *held)
     held->own_pid = sys(openat(held->proc, "self/ns/pid", O_RDONLY | O_CLOEXEC));
     if (held->own_pid < 0)
         return held->own_pid;
+    held->one_way = sys_setns(held->own_pid, CLONE_NEWPID) < 0;
     return sys(prctl(PR_SET_DUMPABLE, 0, 0, 0, 0));
 }
 

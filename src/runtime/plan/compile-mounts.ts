@@ -2,7 +2,7 @@ import { invalid } from '../../kit/errors.js';
 import type { OciIdMapping, OciMount, OciSpec } from '../spec/oci.js';
 import type { PlanBuilder } from './builder.js';
 import { compileCgroupMount } from './compile-cgroup.js';
-import type { LaunchFacts, VolumeFacts } from './facts.js';
+import type { LaunchFacts, RootfsFacts, VolumeFacts } from './facts.js';
 import { MOUNT_ATTR, MS } from './kernel.js';
 import { parseMountOptions, type ParsedMountOptions } from './mount-options.js';
 import type { FsOption, IdMapLine, OuterStep } from './plan.js';
@@ -82,14 +82,14 @@ function compileImage(
   spec: OciSpec,
   plan: PlanBuilder,
 ): void {
-  const { lower, subPath, idmap, metacopy = false } = volume;
+  const { lower, subPath, idmap } = volume;
   const slot = plan.slot();
   plan.outer.push({
     op: 'image-source',
     slot,
     lower,
     subPath,
-    options: withLabel(metacopy ? [{ key: 'metacopy', value: 'on' }] : [], 'overlay', spec.linux.mountLabel),
+    options: withLabel(overlayOptions({ ...volume, volatile: false }), 'overlay', spec.linux.mountLabel),
     idmap,
     name: mount.destination,
     attributes: {
@@ -184,6 +184,17 @@ function compileFilesystem(
   });
   return later ? [mount.destination] : [];
 }
+
+/** Only an overlay with an upper layer can be volatile. */
+export const overlayOptions = ({
+  volatile = true,
+  metacopy = false,
+  userXattr = false,
+}: Pick<Extract<RootfsFacts, { kind: 'overlay' }>, 'volatile' | 'metacopy' | 'userXattr'>): FsOption[] => [
+  ...(volatile ? [{ key: 'volatile' }] : []),
+  ...(metacopy ? [{ key: 'metacopy', value: 'on' }] : []),
+  ...(userXattr ? [{ key: 'userxattr' }] : []),
+];
 
 export const withLabel = (
   options: readonly FsOption[],
