@@ -1,3 +1,4 @@
+import { notFound } from '../kit/errors.js';
 import type { ContainerFilter, ContainerView, SandboxFilter, SandboxView } from './facade.js';
 import type { StringMap } from './model.js';
 import type { Registry } from './registry.js';
@@ -26,6 +27,19 @@ export function listContainers(registry: Registry, filter: ContainerFilter): Con
     views.push(view);
   }
   return views;
+}
+
+/** `not-found` for what lists do not show either. */
+export function sandboxStatus(registry: Registry, idOrPrefix: string): SandboxView {
+  const { record, view } = registry.sandbox(idOrPrefix);
+  if (record.stage === 'creating') throw notFound('pod sandbox', idOrPrefix);
+  return view;
+}
+
+export function containerStatus(registry: Registry, idOrPrefix: string): ContainerView {
+  const { record, view } = registry.container(idOrPrefix);
+  if (record.stage === 'creating') throw notFound('container', idOrPrefix);
+  return view;
 }
 
 function labelsMatch(labels: StringMap, wanted: StringMap | undefined): boolean {

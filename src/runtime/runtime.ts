@@ -22,7 +22,7 @@ import { JoinedRequests } from './join.js';
 import type { Images } from './images/images.js';
 import { cleanOrphans, findOrphans } from './orphans.js';
 import type { Parts } from './parts.js';
-import { listContainers, listSandboxes } from './query.js';
+import { containerStatus, listContainers, listSandboxes, sandboxStatus } from './query.js';
 import { dialPod } from './sandbox/port-forward.js';
 import { removePodSandbox } from './sandbox/remove.js';
 import { checkHandler, runPodSandbox, type RunPodSandboxInput } from './sandbox/run.js';
@@ -112,7 +112,7 @@ function sandboxRequests(
       await endCreation(found, 'removed');
       await locked(found, () => removePodSandbox(found, parts, call));
     },
-    status: (id) => registry.sandbox(id).view,
+    status: (id) => sandboxStatus(registry, id),
     list: (filter) => listSandboxes(registry, filter),
     dial: (id, port, call) => dialPod(id, port, parts, call),
     stats: (id) => sandboxStats(registry.sandbox(id).view, sampler, parts),
@@ -183,7 +183,7 @@ function containerRequests(
       const found = find(id);
       if (found !== undefined) await locked(found, () => removeContainer(found, parts, call));
     },
-    status: (id) => registry.container(id).view,
+    status: (id) => containerStatus(registry, id),
     list: (filter) => listContainers(registry, filter),
     inspect: (id) => {
       const { record } = registry.container(id);
