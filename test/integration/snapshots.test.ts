@@ -143,6 +143,15 @@ describe('overlay snapshotter', () => {
     assert.ok(!existsSync(join(root, 't')));
   });
 
+  it('deletes trees deeper than a path can say', async () => {
+    const dir = join(root, 't');
+    mkdirSync(dir);
+    const script = 'for (let i = 0; i < 3000; i++) { fs.mkdirSync("dd"); process.chdir("dd"); }';
+    execFileSync(process.execPath, ['-e', script], { cwd: dir });
+    await removeTree(dir);
+    assert.ok(!existsSync(dir));
+  });
+
   it('counts hard links once', async () => {
     writeFileSync(join(root, 'a'), Buffer.alloc(100_000));
     execFileSync('ln', [join(root, 'a'), join(root, 'b')]);

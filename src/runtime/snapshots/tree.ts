@@ -1,4 +1,5 @@
-import { lstat, opendir, readFile, rmdir, unlink } from 'node:fs/promises';
+import { randomBytes } from 'node:crypto';
+import { lstat, opendir, readFile, rename, rmdir, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isErrno, RuntimeError } from '../../kit/errors.js';
 import type { DiskUsage } from './snapshotter.js';
@@ -21,24 +22,44 @@ export async function removeTree(path: string): Promise<void> {
   const start = asLatin1(path);
   const root = await lstatOrNothing(start);
   if (root === undefined) return;
-  await removeBelow(start, root.dev, root.isDirectory());
+  await removeBelow(start, root.isDirectory(), { root: start, device: root.dev, depth: 0, hoisted: { count: 0 } });
 }
 
-async function removeBelow(path: string, device: number, isDirectory: boolean): Promise<void> {
+interface Removal {
+  readonly root: string;
+  readonly device: number;
+  readonly depth: number;
+  /** Directories moved up to the root, where another round finds them. */
+  readonly hoisted: { count: number };
+}
+
+/** Each level keeps a descriptor open, and a path may not be longer than the kernel's PATH_MAX of 4096 bytes. */
+const maxDepth = 64;
+const maxLength = 2048;
+
+async function removeBelow(path: string, isDirectory: boolean, removal: Removal): Promise<void> {
   if (!isDirectory) return await ignoreMissing(unlink(bytes(path)));
+  const { root, device, depth, hoisted } = removal;
   const st = await lstatOrNothing(path);
   if (st === undefined) return;
   if (st.dev !== device)
     throw new RuntimeError('wrong-state', `remove ${bytes(path).toString()}: something is mounted there`);
+  if (depth > 1 && (depth > maxDepth || path.length > root.length + maxLength)) {
+    hoisted.count += 1;
+    return await rename(bytes(path), bytes(join(root, `.deep-${randomBytes(6).toString('hex')}`)));
+  }
   for (let tries = 0; ; tries++) {
+    const before = hoisted.count;
     for await (const entry of await opendir(bytes(path), listing)) {
-      await removeBelow(join(path, entry.name), device, entry.isDirectory());
+      await removeBelow(join(path, entry.name), entry.isDirectory(), { ...removal, depth: depth + 1 });
     }
     try {
       return await ignoreMissing(rmdir(bytes(path)));
     } catch (error) {
+      if (!isErrno(error, 'ENOTEMPTY')) throw error;
+      if (hoisted.count > before) tries = 0;
       /* A helper of a killed agent may write its last file while we delete. */
-      if (!isErrno(error, 'ENOTEMPTY') || tries === 5) throw error;
+      if (tries === 5) throw error;
     }
   }
 }
