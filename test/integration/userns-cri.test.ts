@@ -139,14 +139,14 @@ describe('user namespaces over the CRI', function () {
   it('of a container are its pod’s, or it is refused', async () => {
     const pod = await run(lines(1_000_000));
     const plain = await run();
-    for (const [where, usernsOptions] of [
-      [pod, undefined],
-      [pod, { mode: NODE }],
-      [pod, lines(2_000_000)],
-      [pod, { mode: POD, uids: [line(1_000_000)], gids: [line(1_000_000, 0, 10)] }],
-      [plain, lines(1_000_000)],
-    ] as const) {
-      const options = usernsOptions === undefined ? {} : { usernsOptions };
+    const disagreeing: readonly (readonly [typeof pod, Options])[] = [
+      [pod, {}],
+      [pod, { usernsOptions: { mode: NODE } }],
+      [pod, { usernsOptions: lines(2_000_000) }],
+      [pod, { usernsOptions: { mode: POD, uids: [line(1_000_000)], gids: [line(1_000_000, 0, 10)] } }],
+      [plain, { usernsOptions: lines(1_000_000) }],
+    ];
+    for (const [where, options] of disagreeing) {
       await refused(
         create(where, options, ['true']),
         grpc.INVALID_ARGUMENT,

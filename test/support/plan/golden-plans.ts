@@ -192,7 +192,7 @@ function mountOptionsPlan(): LaunchPlan {
 }
 
 const ids = [{ containerID: 0, hostID: 100000, size: 65536 }];
-const inPodUserNamespace: SpecChanges['linux'] = {
+const inPodUserNamespace: NonNullable<SpecChanges['linux']> = {
   namespaces: [{ type: 'user' }, { type: 'mount' }, { type: 'pid' }, { type: 'network' }],
   uidMappings: ids,
   gidMappings: ids,
