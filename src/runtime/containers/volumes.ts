@@ -3,7 +3,7 @@ import { join, posix } from 'node:path';
 import type { Call } from '../../kit/call.js';
 import { invalid, RuntimeError } from '../../kit/errors.js';
 import { rootOf, type IdMappings } from '../idmap/mapping.js';
-import type { Image, ImageRunConfig, Mount } from '../model.js';
+import type { Image, ImageRunConfig, ImageSpec, Mount } from '../model.js';
 import type { Parts } from '../parts.js';
 import type { LaunchFacts, VolumeFacts } from '../plan/facts.js';
 import { imageMountSource, type DeclaredVolume } from '../spec/container-spec.js';
@@ -47,7 +47,10 @@ export async function findVolumes(
   deps: VolumeDeps,
 ): Promise<Volumes> {
   const images = await Promise.all(
-    mounts.flatMap((mount, index) => (mount.image === undefined ? [] : [imageVolume(containerId, mount, index, deps)])),
+    mounts.flatMap((mount, index) => {
+      const key = volumeKey(containerId, index);
+      return mount.image === undefined ? [] : [imageVolume({ index, mount, key }, mount.image, deps)];
+    }),
   );
   const paths = deps.settings.imageVolumes === 'ignore' ? [] : declaredPaths(run.volumes, mounts);
   const bound = deps.settings.imageVolumes === 'bind';
@@ -59,10 +62,12 @@ export async function findVolumes(
   };
 }
 
-async function imageVolume(id: string, mount: Mount, index: number, deps: VolumeDeps): Promise<ImageVolume> {
+async function imageVolume(
+  { index, mount, key }: Omit<ImageVolume, 'image'>,
+  spec: ImageSpec,
+  deps: VolumeDeps,
+): Promise<ImageVolume> {
   const field = `config.mounts[${index}]`;
-  const spec = mount.image;
-  if (spec === undefined) throw new RuntimeError('internal', `${field}: is no image volume`);
   const reference = spec.image;
   if (mount.hostPath !== '') throw invalid(`${field}.host_path`, 'excludes image');
   if (mount.propagation !== 'private') throw invalid(`${field}.propagation`, 'an image can be mounted PRIVATE only');
@@ -74,13 +79,11 @@ async function imageVolume(id: string, mount: Mount, index: number, deps: Volume
   if (part !== '' && (await deps.images.rootEntry(image, part)) === undefined) {
     throw invalid(`${field}.image_sub_path`, `image "${reference}" has neither a directory nor a file "${part}"`);
   }
-  return {
-    index,
-    mount: { ...mount, image: { ...spec, imageRef: image.id } },
-    image,
-    key: volumeKey(id, index),
-  };
+  return { index, mount: { ...mount, image: { ...spec, imageRef: image.id } }, image, key };
 }
+
+/** Each takes one of a launch plan's 256 slots. */
+const maxDeclared = 128;
 
 /** As ContainerStatus shows them: with the id of each image that is mounted. */
 export const reportedMounts = (mounts: readonly Mount[], { images }: Volumes): Mount[] =>
@@ -91,6 +94,9 @@ export const reportedMounts = (mounts: readonly Mount[], { images }: Volumes): M
  * something on, or below it, nothing is made and nothing hidden.
  */
 export function declaredPaths(declared: readonly string[], mounts: readonly Mount[]): string[] {
+  if (declared.length > maxDeclared) {
+    throw invalid('config.image', `the image declares ${declared.length} volumes, more than ${maxDeclared}`);
+  }
   const covers = mounts.map(({ containerPath }) => normal(containerPath));
   const paths = declared.map((text) => {
     const path = normal(text);
