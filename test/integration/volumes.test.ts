@@ -165,6 +165,14 @@ function volumesOf(where: string, options: NamespaceOptions, way: string): void 
         assert.doesNotMatch(seen, /^x$/m);
       });
 
+      it('keep the options they were given from the root of a user namespace', async function () {
+        if (!mapped) return;
+        const capabilities = { add: ['CAP_SYS_ADMIN'], drop: [], addAmbient: [] };
+        const mounts = [mount(await one(), { options: ['noexec', 'nodev', 'nosuid'] })];
+        const script = 'mount -o remount,bind,ro,exec,dev,suid /volume; grep " /volume " /proc/self/mountinfo';
+        assert.match(await output(script, { mounts, security: { capabilities } }), /(denied|permitted)[^]* ro,nosuid,nodev,noexec/);
+      });
+
       it('are named in the status by their id, and mounted with the options asked for', async () => {
         const spec = await two();
         const pod = await run();

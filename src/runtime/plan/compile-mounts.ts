@@ -27,7 +27,7 @@ export function compileMounts(spec: OciSpec, facts: LaunchFacts, plan: PlanBuild
     const options = parseMountOptions(mount.options ?? [], `${field}.options`);
     const type = mount.type ?? '';
     const volume = facts.volumes?.get(mount.source ?? '');
-    if (volume?.kind === 'image') compileImage(mount, options, volume, spec, plan);
+    if (volume?.kind === 'image') compileImage(mount, options, { ...volume, mapped }, spec, plan);
     else if (options.bind || type === 'bind' || type === 'rbind')
       compileBind(mount, options, field, { copyUp: volume !== undefined, mapped }, plan);
     else if (type === 'cgroup' || type === 'cgroup2') targets.push(...compileCgroupMount(mount, options, facts, plan));
@@ -78,12 +78,13 @@ const isOfHost = (mount: OciMount, options: ParsedMountOptions): boolean =>
 function compileImage(
   mount: OciMount,
   options: ParsedMountOptions,
-  volume: Extract<VolumeFacts, { kind: 'image' }>,
+  volume: Extract<VolumeFacts, { kind: 'image' }> & { readonly mapped: boolean },
   spec: OciSpec,
   plan: PlanBuilder,
 ): void {
-  const { lower, subPath, idmap } = volume;
+  const { lower, subPath, idmap, mapped } = volume;
   const slot = plan.slot();
+  const set = options.set | options.recursiveSet;
   plan.outer.push({
     op: 'image-source',
     slot,
@@ -93,12 +94,17 @@ function compileImage(
     idmap,
     name: mount.destination,
     attributes: {
-      set: options.set | options.recursiveSet | MOUNT_ATTR.RDONLY,
+      set: set | MOUNT_ATTR.RDONLY,
       clear: options.clear | options.recursiveClear,
       propagation: MS.PRIVATE,
       recursive: false,
     },
   });
+  // Read-only it stays in any case: there is no layer to write to.
+  if (mapped && (set & ~MOUNT_ATTR.RDONLY) !== 0) {
+    const attributes = { set: 0, clear: 0, propagation: 0, recursive: false };
+    plan.outer.push({ op: 'lock-source', slot, name: mount.destination, attributes });
+  }
   plan.inner.push({ op: 'attach', slot, target: mount.destination, kind: 'auto' });
 }
 
