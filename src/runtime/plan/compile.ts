@@ -4,10 +4,10 @@ import { planBuilder, type PlanBuilder } from './builder.js';
 import { compileDevices } from './compile-devices.js';
 import { compileMounts, idMapLine, overlayOptions, withLabel } from './compile-mounts.js';
 import { compileProcess, idMapsOf, processOf } from './compile-process.js';
-import type { LaunchFacts, LaunchNamespace, RootfsFacts } from './facts.js';
+import type { LaunchFacts, LaunchNamespace } from './facts.js';
 import { namespaceKinds } from './kinds.js';
 import { MOUNT_ATTR, MS } from './kernel.js';
-import type { FsOption, InnerStep, LaunchPlan, NamespaceKind } from './plan.js';
+import type { InnerStep, LaunchPlan, NamespaceKind } from './plan.js';
 
 export type { CgroupFacts, CgroupJoin, LaunchFacts, LaunchKernelFacts, LaunchNamespace, RootfsFacts } from './facts.js';
 
