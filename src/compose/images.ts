@@ -23,7 +23,7 @@ export async function openImageParts(
     root: join(config.root, 'snapshots'),
     observer,
     syncFs: (fd) => native.files.syncFs(fd),
-    remap: remapBy(builtPrograms().remap),
+    remap: remapBy(builtPrograms().remap, rootless),
     keepRemaps: config.userns.unusedRemaps,
   });
   const { certsDir, maxConcurrentDownloads, maxConcurrentUnpacks, connectTimeoutMs, stallTimeoutMs, pinned, platform } =

@@ -87,7 +87,7 @@ export function snapshotterSuite(name: string, make: () => Promise<SnapshotterFi
       assert.deepEqual([st.mode & 0o7777, st.uid, st.gid], [0o2751, 11, 12]);
       assert.deepEqual(one.lowerDirs, snapshotter.lowerDirs(top.chainId));
       assert.deepEqual(readdirSync(one.workDir), []);
-      assert.equal(one.idmapLower, false);
+      assert.equal(one.way, 'plain');
       assert.deepEqual(snapshotter.snapshot('one'), one);
       await assert.rejects(snapshotter.prepare('one', { chainId: top.chainId }), (error) =>
         isKind(error, 'already-exists'),
@@ -103,7 +103,7 @@ export function snapshotterSuite(name: string, make: () => Promise<SnapshotterFi
         mappings: { uids: line, gids: shifted },
       });
       const st = lstatSync(snapshot.upperDir);
-      assert.deepEqual([st.uid, st.gid], [100_000, 200_000]);
+      assert.deepEqual([st.uid, st.gid, snapshot.way], [100_000, 200_000, 'idmapped']);
     });
 
     it('prepares a snapshot of nothing', async () => {

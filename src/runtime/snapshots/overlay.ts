@@ -147,7 +147,6 @@ function describe(state: State, record: SnapshotRecord): Snapshot {
     upperDir: join(dir, 'fs'),
     workDir: join(dir, 'work'),
     way,
-    idmapLower: way === 'idmapped',
     ...(remap === undefined ? {} : { remap }),
   };
 }

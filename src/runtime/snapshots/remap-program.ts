@@ -7,12 +7,16 @@ import type { DiskUsage } from './snapshotter.js';
 
 const doing = 'remap snapshot';
 
-/** Runs `berth-remap` (src/native/remap): directories as descriptors, the maps on its stdin, its progress on its stdout. */
+/**
+ * Runs `berth-remap` (src/native/remap): directories as descriptors, the maps on its stdin, its progress on its stdout.
+ * `userXattrs`: the layers are marked with user.overlay.*, for mounts inside a user namespace.
+ */
 export const remapBy =
-  (program: string): MakeRemap =>
+  (program: string, userXattrs = false): MakeRemap =>
   async ({ way, mappings, lowerDirs }, dir, signal, report) => {
     signal.throwIfAborted();
-    const helper = spawnHelper(program, [way, String(lowerDirs.length)], [dir, ...lowerDirs]);
+    const args = [way, ...(userXattrs ? ['-u'] : []), String(lowerDirs.length)];
+    const helper = spawnHelper(program, args, [dir, ...lowerDirs]);
     signal.addEventListener('abort', helper.kill, { once: true });
     try {
       /* One that ends early says why on its stderr. */

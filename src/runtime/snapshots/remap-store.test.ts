@@ -103,18 +103,21 @@ describe('remapped layers', () => {
 
   it('are made once for all who want them at the same time, who all see how far it has come', async () => {
     let finish = (): void => undefined;
-    make = async (_order, _dir, _signal, report) => {
+    const finished = new Promise<void>((resolve) => (finish = resolve));
+    let reported = (): void => undefined;
+    const report = new Promise<void>((resolve) => (reported = resolve));
+    make = async (_order, _dir, _signal, tell) => {
       made += 1;
-      report({ entries: 7, bytes: 70 });
-      await new Promise<void>((resolve) => (finish = resolve));
+      tell({ entries: 7, bytes: 70 });
+      reported();
+      await finished;
       return { bytes: 0, inodes: 1 };
     };
     const seen: StepProgress[] = [];
     const observer = { ...silentObserver, progress: (done: StepProgress) => void seen.push(done) };
     const first = store.ensure(order(), call({ observer }));
-    await turn();
+    await report;
     const second = store.ensure(order(), call({ observer }));
-    await turn();
     finish();
     assert.deepEqual(await Promise.all([first, second]), ['made', 'joined']);
     assert.equal(made, 1);
@@ -126,8 +129,11 @@ describe('remapped layers', () => {
 
   it('end when the last who wants them leaves, and leave nothing', async () => {
     let ended = 0;
+    let begun = (): void => undefined;
+    const beginning = new Promise<void>((resolve) => (begun = resolve));
     make = async (_order, dir, signal) => {
       writeFileSync(join(dir, 'half'), 'x');
+      begun();
       await new Promise((_, reject) =>
         signal.addEventListener('abort', () => {
           ended += 1;
@@ -139,7 +145,7 @@ describe('remapped layers', () => {
     const [one, two] = [new AbortController(), new AbortController()];
     const first = store.ensure(order(), call({ signal: one.signal }));
     const second = store.ensure(order(), call({ signal: two.signal }));
-    await turn();
+    await beginning;
     one.abort(new RuntimeError('cancelled', 'the pod goes'));
     await assert.rejects(first, /the pod goes/);
     assert.equal(ended, 0);

@@ -172,10 +172,10 @@ async function make(
   trim(state);
 }
 
-function touch({ used, all, vault }: State, id: string): void {
+function touch({ used, all, vault, workshop }: State, id: string): void {
   const now = Date.now();
   used.set(id, now);
-  if (all.has(id)) void utimes(join(vault.pathOf(id), recordName), now / 1000, now / 1000).catch(() => undefined);
+  if (all.has(id)) workshop.track(utimes(join(vault.pathOf(id), recordName), now / 1000, now / 1000));
 }
 
 function trim(state: State): void {

@@ -128,7 +128,6 @@ export interface Snapshot {
    * mappings `prepare` was given. `metacopy`: mount the overlay with metacopy=on.
    */
   readonly way: 'plain' | RemapWay;
-  readonly idmapLower: boolean;
   /** The remapped layer it stands on. */
   readonly remap?: { readonly id: string; readonly origin: RemapOrigin };
 }
