@@ -36,6 +36,7 @@ import {
   type RemapProgram,
   type RemapRun,
 } from '../support/remap-run.js';
+import { skip } from '../support/skip.js';
 import { treeFacts, type EntryFacts } from '../support/tree-facts.js';
 
 const modes = ['metacopy', 'copy'] as const;
@@ -105,12 +106,9 @@ function suite(name: string, program: RemapProgram): void {
     let run: RemapRun;
     let native: Native;
     before(function () {
-      try {
-        program.build();
-      } catch (error) {
-        this.skip();
-        throw error;
-      }
+      const built = program.build();
+      if (!built && program.sanitized) skip(this, 'no compiler with sanitizers');
+      assert.ok(built);
       native = openNative();
     });
     beforeEach(() => (run = createRemapRun(program, native)));
@@ -407,9 +405,9 @@ function suite(name: string, program: RemapProgram): void {
         ]) {
           writeFileSync(Buffer.concat([Buffer.from(`${run.dir('low')}/`), byteName]), 'x');
         }
-        for (let i = 0; i < 6000; i++) file(i % 3 === 0 ? 'high' : 'low', `huge/file-with-a-name-${i}`, `${i}`);
-        for (let i = 0; i < 600; i++) whiteout('high', `huge/file-with-a-name-${i * 3 + 1}`);
-        assert.equal((await sameTree(['high', 'low'])).size, 2 + 3 + 5400);
+        for (let i = 0; i < 2400; i++) file(i % 3 === 0 ? 'high' : 'low', `huge/file-with-a-name-${i}`, `${i}`);
+        for (let i = 0; i < 240; i++) whiteout('high', `huge/file-with-a-name-${i * 3 + 1}`);
+        assert.equal((await sameTree(['high', 'low'])).size, 2 + 3 + 2160);
       });
 
       it('goes as deep as a tree may be', async () => {

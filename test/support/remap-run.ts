@@ -1,5 +1,5 @@
-import { execFileSync } from 'node:child_process';
-import { chmodSync, mkdirSync, mkdtempSync } from 'node:fs';
+import { execFileSync, spawnSync } from 'node:child_process';
+import { chmodSync, existsSync, mkdirSync, mkdtempSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { spawnHelper } from '../../src/kit/helper-process.js';
@@ -39,14 +39,18 @@ export interface RemapOutcome {
 
 export interface RemapProgram {
   readonly path: string;
-  build(): void;
+  readonly sanitized: boolean;
+  /** False where there is no compiler for it. */
+  build(): boolean;
 }
 
 export const remapProgram = (sanitized: boolean): RemapProgram => ({
   path: resolve(`build/remap${sanitized ? '-asan' : ''}/berth-remap`),
+  sanitized,
   build() {
     const args = ['-s', '-C', 'src/native/remap', ...(sanitized ? ['ASAN=1'] : [])];
-    execFileSync('make', args, { stdio: ['ignore', 'ignore', 'inherit'] });
+    const { status } = spawnSync('make', args, { stdio: ['ignore', 'ignore', 'inherit'] });
+    return status === 0 && existsSync(this.path);
   },
 });
 

@@ -15,7 +15,7 @@ export interface EntryFacts {
   readonly device: number;
   /** Target of a symbolic link. */
   readonly target: string | undefined;
-  /** Hash of a file's data. */
+  /** Hash of a file's data: of its pieces that are not all zeroes, and where they are. */
   readonly data: string | undefined;
   /** The first path of the same inode, its own when there is none before it. */
   readonly inode: string;
@@ -69,12 +69,16 @@ function xattrsOf(files: Files, path: string): Record<string, string> {
   return Object.fromEntries(names.sort().map((name) => [name, files.getXattr(path, name)?.toString('hex') ?? '']));
 }
 
+const zeroes = Buffer.alloc(1 << 20);
+
 function hashOf(path: Buffer): string {
   const hash = createHash('sha1');
   const fd = openSync(path, 'r');
   try {
-    const buffer = Buffer.alloc(1 << 20);
-    for (let got = readSync(fd, buffer); got > 0; got = readSync(fd, buffer)) hash.update(buffer.subarray(0, got));
+    const buffer = Buffer.alloc(zeroes.length);
+    for (let at = 0, got = 1; (got = readSync(fd, buffer)) > 0; at += got) {
+      if (buffer.compare(zeroes, 0, got, 0, got) !== 0) hash.update(`${at} ${got} `).update(buffer.subarray(0, got));
+    }
   } finally {
     closeSync(fd);
   }

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +13,9 @@
 #include <unistd.h>
 
 bool user_xattrs;
+
+/* Of the threads that fail, the first says why and ends them all. */
+static pthread_mutex_t last_word = PTHREAD_MUTEX_INITIALIZER;
 
 /* Names in archives may hold anything: what is not printable must not reach a log or a terminal. */
 static void say(const char *text)
@@ -26,6 +30,7 @@ static void say(const char *text)
             used += (size_t)snprintf(safe + used, 5, "\\x%02x", c);
     }
     safe[used++] = '\n';
+    pthread_mutex_lock(&last_word);
     (void)!write(2, safe, used);
 }
 
@@ -92,6 +97,8 @@ static int open_how(int dir, const char *path, int flags, mode_t mode, uint64_t 
     return (int)syscall(SYS_openat2, dir, path, &how, sizeof how);
 }
 
+enum { MAX_AT_ONCE = 4000 }; /* bytes; the kernel's PATH_MAX is 4096 */
+
 #define BENEATH (RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV)
 
 int open_name(int dir, const char *name, int flags, mode_t mode)
@@ -103,24 +110,40 @@ int open_name(int dir, const char *name, int flags, mode_t mode)
     return open_how(dir, name, flags, mode, BENEATH);
 }
 
-/* Paths longer than the kernel's limit are opened a name at a time. */
+/* The length of what of a path the kernel takes at once, up to a slash; 0 for no such thing. */
+static size_t first_part(const char *path)
+{
+    size_t length = MAX_AT_ONCE;
+    while (length && path[length] != '/')
+        length--;
+    return length;
+}
+
+static int open_part(int dir, const char *path)
+{
+    char part[MAX_AT_ONCE + 1];
+    size_t length = first_part(path);
+    memcpy(part, path, length);
+    part[length] = 0;
+    return open_how(dir, part, O_PATH | O_DIRECTORY, 0, BENEATH);
+}
+
+/* Paths longer than the kernel's limit are opened a part at a time. */
 int open_beneath(int root, const char *path, int flags)
 {
-    if (strlen(path) < 4000)
-        return open_how(root, *path ? path : ".", flags, 0, BENEATH);
-    char *copy = must_strdup(path), *state = NULL;
-    int at = open_how(root, ".", O_PATH | O_DIRECTORY, 0, BENEATH);
-    char *name = strtok_r(copy, "/", &state);
-    while (name && at >= 0) {
-        char *next_name = strtok_r(NULL, "/", &state);
-        int next = open_name(at, name, next_name ? O_PATH | O_DIRECTORY : flags, 0);
+    int at = root;
+    while (at >= 0) {
+        bool last = strnlen(path, MAX_AT_ONCE + 1) <= MAX_AT_ONCE;
+        int next = last ? open_how(at, *path ? path : ".", flags, 0, BENEATH) : open_part(at, path);
         int saved = errno;
-        close(at);
+        if (at != root)
+            close(at);
         errno = saved;
         at = next;
-        name = next_name;
+        if (last)
+            break;
+        path += first_part(path) + 1;
     }
-    free(copy);
     return at;
 }
 

@@ -54,7 +54,11 @@ enum { MAX_LAYERS = 500 };
 int inherited_dir(int fd);
 /* Makes a directory the root for whatever still goes by path; a process that may not do that goes on. */
 void make_root_of(int dir);
-/* Gives up every capability and system call but those for layers on disk, and the `also` ones. */
-void confine(const int *also, size_t count);
+/*
+ * What a program gives up before it reads the first byte of an image: every capability, and then in all its threads
+ * every system call, but those for layers on disk and the `also` ones. Threads start in between.
+ */
+void drop_rights(void);
+void filter_syscalls(const int *also, size_t more);
 
 #endif

@@ -17,7 +17,7 @@ static off_t seek(int fd, off_t offset, int whence, const char *path)
 
 static size_t by_hand(int from, int to, size_t length, const char *path)
 {
-    static char buffer[1 << 18];
+    static _Thread_local char buffer[1 << 18];
     ssize_t got;
     do
         got = read(from, buffer, length < sizeof buffer ? length : sizeof buffer);
@@ -33,7 +33,7 @@ static size_t by_hand(int from, int to, size_t length, const char *path)
 /* From the offsets of both descriptors on, which are the same. */
 static void copy_run(int from, int to, off_t length, const char *path, void (*copied)(uint64_t))
 {
-    static bool by_kernel = true;
+    static _Thread_local bool by_kernel = true;
     while (length > 0) {
         size_t piece = length < PIECE ? (size_t)length : PIECE;
         ssize_t done = by_kernel ? copy_file_range(from, NULL, to, NULL, piece, 0) : 0;
@@ -54,7 +54,7 @@ static void copy_run(int from, int to, off_t length, const char *path, void (*co
 
 void copy_data(int from, int to, const char *path, void (*copied)(uint64_t bytes))
 {
-    static bool by_clone = true;
+    static _Thread_local bool by_clone = true;
     struct stat st;
     if (fstat(from, &st) < 0)
         host_error("look at", path);

@@ -12,12 +12,12 @@ ifeq ($(ASAN),1)
 OUT ?= $(ROOT)/build/$(PROGRAM)-asan
 CC := gcc
 CFLAGS := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
-LINK := -static-libasan -static-libubsan
+LINK := -static-libasan -static-libubsan -pthread
 else
 OUT ?= $(ROOT)/build/$(PROGRAM)
 CC := $(if $(MUSL),musl-gcc -idirafter /usr/include -idirafter $(ARCH_INCLUDE),gcc)
 HARDEN := -fstack-protector-strong -fno-strict-aliasing -D_FORTIFY_SOURCE=$(if $(MUSL),0,2)
-LINK := -static -s
+LINK := -static -s -pthread
 endif
 ALL := $(SOURCES) $(wildcard $(LAYERS)/*.c)
 

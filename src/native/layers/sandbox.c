@@ -63,8 +63,12 @@ enum { COUNT = sizeof allowed / sizeof *allowed, MORE = 32 };
 #endif
 
 /* Everything else fails with EPERM. x32 calls have numbers of their own and are not in the list. */
-static void filter_syscalls(const int *also, size_t more)
+void filter_syscalls(const int *also, size_t more)
 {
+    if (more > MORE) {
+        errno = E2BIG;
+        host_error("allow", "system calls");
+    }
 #ifdef ARCHITECTURE
     struct sock_filter code[COUNT + MORE + 6];
     size_t used = 0, count = COUNT + more;
@@ -80,7 +84,9 @@ static void filter_syscalls(const int *also, size_t more)
     code[used++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
     struct sock_fprog program = {.len = (unsigned short)used, .filter = code};
     /* A kernel without seccomp still has the other walls. */
-    if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) < 0 && errno != EINVAL)
+    errno = 0; /* what is not zero may also be a thread that could not be reached */
+    if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program) && errno != EINVAL &&
+        errno != ENOSYS)
         host_error("filter", "system calls");
 #else
     (void)also, (void)more;
@@ -105,19 +111,14 @@ void make_root_of(int dir)
         host_error("make root of", "directory");
 }
 
-void confine(const int *also, size_t count)
+void drop_rights(void)
 {
-    if (count > MORE) {
-        errno = E2BIG;
-        host_error("allow", "system calls");
-    }
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
         host_error("set", "no_new_privs");
     drop_capabilities();
     /* Nobody is left to want the layer when the agent is gone. */
     if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
         host_error("set", "parent death signal");
-    filter_syscalls(also, count);
 }
 
 #ifdef __SANITIZE_ADDRESS__

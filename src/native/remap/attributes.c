@@ -103,7 +103,7 @@ static int set_by_name(const struct place *place, const char *name, const char *
 static void copy_attribute(const struct place *place, const char *name, const struct object *object,
                            const char *attribute)
 {
-    static char value[XATTR_SIZE_MAX];
+    static _Thread_local char value[XATTR_SIZE_MAX];
     ssize_t length = lgetxattr(name, attribute, value, sizeof value);
     if (length < 0)
         attribute_error(place, name, "read", attribute);
@@ -117,7 +117,7 @@ static void copy_attribute(const struct place *place, const char *name, const st
 
 void copy_attributes(const struct place *place, const char *name, const struct object *object)
 {
-    static char names[XATTR_LIST_MAX];
+    static _Thread_local char names[XATTR_LIST_MAX];
     ssize_t length = llistxattr(name, names, sizeof names);
     if (length < 0 && errno != ENOTSUP)
         host_error("list attributes of", path_of(place, name));

@@ -1,4 +1,4 @@
-/* Hard links: which inode of the layers has become which file, by one of its names. */
+/* Hard links: which inode of the layers has become which file, by one of its names. One thread at a time. */
 #include "remap.h"
 #include <errno.h>
 #include <fcntl.h>

@@ -21,22 +21,75 @@
  */
 #include "remap.h"
 #include <errno.h>
+#include <pthread.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+enum { MAX_THREADS = 4 };
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
+static int ready; /* helpers */
+static bool started;
+
+static void *help(void *unused)
+{
+    (void)unused;
+    if (unshare(CLONE_FS) < 0)
+        host_error("leave", "shared working directory");
+    pthread_mutex_lock(&lock);
+    ready++;
+    pthread_cond_broadcast(&changed);
+    while (!started)
+        pthread_cond_wait(&changed, &lock);
+    pthread_mutex_unlock(&lock);
+    walk();
+    return NULL;
+}
+
+/* Gives how many there are: they have all they need, and wait. */
+static int start_helpers(pthread_t *helpers)
+{
+    long processors = sysconf(_SC_NPROCESSORS_ONLN);
+    int wanted = processors > MAX_THREADS ? MAX_THREADS : (int)processors, count = 0;
+    while (count < wanted - 1 && pthread_create(&helpers[count], NULL, help, NULL) == 0)
+        count++;
+    pthread_mutex_lock(&lock);
+    while (ready < count)
+        pthread_cond_wait(&changed, &lock);
+    pthread_mutex_unlock(&lock);
+    return count;
+}
+
+static void let_help(void)
+{
+    pthread_mutex_lock(&lock);
+    started = true;
+    pthread_cond_broadcast(&changed);
+    pthread_mutex_unlock(&lock);
+}
+
 static void run(int count)
 {
     static int layers[MAX_LAYERS];
     static const int also[] = {SYS_fchdir, SYS_llistxattr, SYS_lgetxattr, SYS_lsetxattr};
+    pthread_t helpers[MAX_THREADS];
     destination = inherited_dir(3);
     for (int i = 0; i < count; i++)
         layers[i] = inherited_dir(4 + i);
     make_root_of(destination);
-    confine(also, sizeof also / sizeof *also);
+    drop_rights();
+    int helping = start_helpers(helpers);
+    filter_syscalls(also, sizeof also / sizeof *also);
     read_maps();
-    walk(layers, count);
+    walk_from(layers, count);
+    let_help();
+    walk();
+    for (int i = 0; i < helping; i++)
+        pthread_join(helpers[i], NULL);
     report_done();
 }
 

@@ -5,16 +5,21 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/limits.h>
+#include <pthread.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
 bool copy_file_data;
 
-static void finish_open(const struct place *place, const char *name, const struct object *made, const struct stat *st)
+/* `now` is what it has become. The mode it was made with stays, unless special bits or a list came or went. */
+static void finish_open(const struct place *place, const char *name, const struct object *made, const struct stat *st,
+                        struct stat *now)
 {
     set_owner(place, made, st);
     copy_attributes(place, name, made);
-    if (fchmod(made->fd, st->st_mode & 07777) < 0)
+    if (fstat(made->fd, now) < 0)
+        host_error("look at", path_of(place, name));
+    if (now->st_mode != st->st_mode && fchmod(made->fd, st->st_mode & 07777) < 0)
         host_error("change mode of", path_of(place, name));
     struct timespec times[2] = {st->st_atim, st->st_mtim};
     if (futimens(made->fd, times) < 0)
@@ -60,17 +65,16 @@ static void refer_to_data(const struct place *place, const char *name, int to, o
 
 static void make_file(const struct place *place, const char *name, const struct stat *st)
 {
-    struct object made = {.fd = open_name(place->to, name, O_WRONLY | O_CREAT | O_EXCL, 0600), .name = name};
+    const int flags = O_WRONLY | O_CREAT | O_EXCL;
+    struct object made = {.fd = open_name(place->to, name, flags, st->st_mode & 0777), .name = name};
     if (made.fd < 0)
         call_error("create", path_of(place, name));
     if (st->st_size && copy_file_data)
         take_data(place, name, made.fd);
     else if (st->st_size)
         refer_to_data(place, name, made.fd, st->st_size);
-    finish_open(place, name, &made, st);
     struct stat now;
-    if (fstat(made.fd, &now) < 0)
-        host_error("look at", path_of(place, name));
+    finish_open(place, name, &made, st, &now);
     count_inode(&now);
     if (close(made.fd) < 0)
         host_error("close", path_of(place, name));
@@ -102,25 +106,35 @@ static void make_named(const struct place *place, const char *name, const struct
     count_inode(&now);
 }
 
-void make_entry(const struct place *place, const char *name, const struct stat *st)
+static void make_inode(const struct place *place, const char *name, const struct stat *st)
 {
-    if (st->st_nlink > 1 && link_known(place, name, st))
-        return;
     if (S_ISREG(st->st_mode))
         make_file(place, name, st);
     else
         make_named(place, name, st);
-    if (st->st_nlink > 1)
+}
+
+/* What has several names is made by one thread at a time: the others must find it whole. */
+void make_entry(const struct place *place, const char *name, const struct stat *st)
+{
+    static pthread_mutex_t linking = PTHREAD_MUTEX_INITIALIZER;
+    if (st->st_nlink == 1) {
+        make_inode(place, name, st);
+        return;
+    }
+    pthread_mutex_lock(&linking);
+    if (!link_known(place, name, st)) {
+        make_inode(place, name, st);
         remember_link(place, name, st);
+    }
+    pthread_mutex_unlock(&linking);
 }
 
 void finish_dir(const struct place *place, const struct stat *st)
 {
     struct object made = {.fd = place->to, .name = "."};
-    finish_open(place, ".", &made, st);
     struct stat now;
-    if (fstat(place->to, &now) < 0)
-        host_error("look at", place->path);
+    finish_open(place, ".", &made, st, &now);
     if (*place->path)
         count_inode(&now);
 }

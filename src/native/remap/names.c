@@ -2,8 +2,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static struct seen *table; /* open addressing */
-static size_t room, taken;
+static _Thread_local struct seen *table; /* open addressing */
+static _Thread_local size_t room, taken;
 
 static uint64_t hash(const char *text)
 {

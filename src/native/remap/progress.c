@@ -1,4 +1,5 @@
 #include "remap.h"
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -6,7 +7,7 @@
 
 enum { INTERVAL_MS = 100 };
 
-static uint64_t entries, data_bytes, disk_bytes, inodes;
+static _Atomic uint64_t entries, data_bytes, disk_bytes, inodes;
 
 static void say(const char *word, uint64_t first, uint64_t second)
 {
@@ -19,14 +20,12 @@ static void say(const char *word, uint64_t first, uint64_t second)
 
 static void tell(void)
 {
-    static int64_t last;
+    static _Atomic int64_t last;
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
-    int64_t ms = now.tv_sec * 1000 + now.tv_nsec / 1000000;
-    if (ms - last < INTERVAL_MS)
-        return;
-    last = ms;
-    say("p ", entries, data_bytes);
+    int64_t ms = now.tv_sec * 1000 + now.tv_nsec / 1000000, before = last;
+    if (ms - before >= INTERVAL_MS && atomic_compare_exchange_strong(&last, &before, ms))
+        say("p ", entries, data_bytes);
 }
 
 void count_inode(const struct stat *st)

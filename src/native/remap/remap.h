@@ -55,7 +55,11 @@ void remember_link(const struct place *place, const char *name, const struct sta
 /* ------------------------------------------------------------------------------------- walk.c */
 
 extern int destination;
-void walk(const int *layers, int count);
+
+/* Says where the walk starts: at the root of these layers, topmost first. */
+void walk_from(const int *layers, int count);
+/* Takes part in the walk until there is nothing more to do. Every thread has a working directory of its own. */
+void walk(void);
 
 /* ------------------------------------------------------------------------------------- progress.c */
 

@@ -8,6 +8,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -32,7 +33,14 @@ struct record {
 
 int destination;
 static const int *roots;
-static struct pending *waiting; /* the last one met comes first: memory stays small, and the tree's parts together */
+
+/* Directories to fill. The last ones met come first: memory stays small, and the tree's parts together. */
+static struct pending *waiting;
+static int filling; /* threads that may still add some */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
+
+static _Thread_local struct pending *children; /* of the directory at hand, which layers below may still add to */
 
 const char *path_of(const struct place *place, const char *name)
 {
@@ -56,8 +64,8 @@ static struct pending *make_dir(const struct place *place, const char *name)
         call_error("create directory", path_of(place, name));
     struct pending *dir = must_alloc(sizeof *dir);
     dir->path = join_path(place->path, name);
-    dir->next = waiting;
-    waiting = dir;
+    dir->next = children;
+    children = dir;
     return dir;
 }
 
@@ -99,7 +107,7 @@ static void meet(const struct place *place, const struct record *entry, int laye
 
 static void read_layer(const struct place *place, int layer, bool alone)
 {
-    static _Alignas(struct record) char buffer[1 << 17];
+    static _Thread_local _Alignas(struct record) char buffer[1 << 17];
     long got;
     while ((got = syscall(SYS_getdents64, place->from, buffer, sizeof buffer)) > 0) {
         for (char *at = buffer; at < buffer + got; at += ((struct record *)at)->length) {
@@ -158,19 +166,55 @@ static void fill(const struct pending *dir)
     close(place.to);
 }
 
-void walk(const int *layers, int count)
+/* ------------------------------------------------------------------------------------- threads */
+
+static struct pending *next_dir(void)
 {
-    roots = layers;
-    struct pending *root = waiting = must_alloc(sizeof *root);
+    pthread_mutex_lock(&lock);
+    while (!waiting && filling)
+        pthread_cond_wait(&changed, &lock);
+    struct pending *dir = waiting;
+    if (dir) {
+        waiting = dir->next;
+        filling++;
+    }
+    pthread_mutex_unlock(&lock);
+    return dir;
+}
+
+static void filled(struct pending *dir)
+{
+    pthread_mutex_lock(&lock);
+    while (children) {
+        struct pending *child = children;
+        children = child->next;
+        child->next = waiting;
+        waiting = child;
+    }
+    filling--;
+    pthread_cond_broadcast(&changed);
+    pthread_mutex_unlock(&lock);
+    free(dir->layers);
+    free(dir->path);
+    free(dir);
+}
+
+void walk(void)
+{
+    for (struct pending *dir = next_dir(); dir; dir = next_dir()) {
+        fill(dir);
+        filled(dir);
+    }
+}
+
+void walk_from(const int *layers, int count)
+{
+    struct pending *root = must_alloc(sizeof *root);
     root->path = must_strdup("");
     for (int i = 0; i < count; i++)
         add_layer(root, i);
-    while (waiting) {
-        struct pending *dir = waiting;
-        waiting = dir->next;
-        fill(dir);
-        free(dir->layers);
-        free(dir->path);
-        free(dir);
-    }
+    pthread_mutex_lock(&lock);
+    roots = layers;
+    waiting = root;
+    pthread_mutex_unlock(&lock);
 }

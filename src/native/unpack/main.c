@@ -29,7 +29,8 @@ int main(int argc, char **argv)
     if (argc == next && !strcmp(argv[1], "extract")) {
         int root = inherited_dir(3);
         make_root_of(root);
-        confine(NULL, 0);
+        drop_rights();
+        filter_syscalls(NULL, 0);
         extract(root);
         return 0;
     }
@@ -38,7 +39,8 @@ int main(int argc, char **argv)
         int *below = must_alloc((size_t)(count > 0 ? count : 1) * sizeof *below);
         for (int i = 0; i < count; i++)
             below[i] = inherited_dir(4 + i);
-        confine(NULL, 0);
+        drop_rights();
+        filter_syscalls(NULL, 0);
         settle(inherited_dir(3), below, count);
         return 0;
     }
