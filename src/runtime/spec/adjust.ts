@@ -35,8 +35,11 @@ export type AdjustableNamespace = Exclude<OciNamespace['type'], 'user' | 'mount'
 /** The specification with an adjustment made. Pure; what a plan cannot do with it shows when it is compiled. */
 export function adjustSpec(spec: OciSpec, adjustment: SpecAdjustment): OciSpec {
   const annotations = changedRecord(spec.annotations ?? {}, adjustment.annotations);
+  const { hostname: _, domainname: __, ...unnamed } = spec;
+  const hostNames = adjustment.namespaces?.has('uts') === true && adjustment.namespaces.get('uts') === undefined;
   return {
-    ...spec,
+    // A container that has the host's names must not change them.
+    ...(hostNames ? unnamed : spec),
     ...(spec.process === undefined ? {} : { process: adjustProcess(spec.process, adjustment) }),
     annotations,
     mounts: adjustMounts(spec.mounts ?? [], adjustment.mounts),
