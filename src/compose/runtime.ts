@@ -15,6 +15,7 @@ import { openRanges } from '../runtime/idmap/ranges.js';
 import { probeUserNamespaces } from '../runtime/idmap/support.js';
 import type { ExplainFailure } from '../runtime/launch/plan-failed.js';
 import { openSupervisor } from '../runtime/launch/supervisor.js';
+import { openHostLookups } from '../runtime/containers/host-path.js';
 import { JoinTemplateCache } from '../runtime/containers/join-templates.js';
 import { openSeccomp } from '../runtime/launch/seccomp.js';
 import { listPins, unpin } from '../runtime/network/netns.js';
@@ -134,6 +135,7 @@ export async function openRuntime(config: Config, observer: Observer): Promise<O
       way: config.userns.snapshots,
     }),
     templates: new JoinTemplateCache({ paths, seccomp }),
+    lookups: openHostLookups(),
     lifecycle: plugins.lifecycle,
     ...(rootless === undefined ? {} : { rootless: rootless.part }),
   };

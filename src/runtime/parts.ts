@@ -9,6 +9,7 @@ import type { ExecFacts } from './plan/facts.js';
 import type { Registry } from './registry.js';
 import type { OciSpec } from './spec/oci.js';
 import type { RootlessFacts } from './spec/rootless.js';
+import type { HostLookups } from './containers/host-path.js';
 import type { Lifecycle } from './lifecycle.js';
 import type { Residue } from './state/residue.js';
 import type { KernelFacts } from '../native/kernel-facts.js';
@@ -34,6 +35,7 @@ export interface Parts {
   readonly userNamespaces: UserNamespaceSupport;
   readonly idRanges: IdRanges;
   readonly templates: JoinTemplates;
+  readonly lookups: HostLookups;
   /** Of an agent inside a user namespace; absent where it is the host's root. */
   readonly rootless?: Rootless;
   readonly lifecycle: Lifecycle;

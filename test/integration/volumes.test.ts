@@ -2,9 +2,11 @@ import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import {
   chownSync,
+  closeSync,
   existsSync,
   lstatSync,
   mkdirSync,
+  openSync,
   readFileSync,
   readdirSync,
   rmSync,
@@ -13,6 +15,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
+import { sleep } from '../../src/kit/deadline.js';
 import { isKind } from '../../src/kit/errors.js';
 import { openNative } from '../../src/native/native.js';
 import type { ContainerConfig, Mount, NamespaceOptions } from '../../src/runtime/model.js';
@@ -510,6 +513,49 @@ function volumesOf(where: string, options: NamespaceOptions, way: string): void 
     });
   });
 }
+
+describe('volumes whose file system does not answer', function () {
+  this.timeout(60_000);
+
+  it('are named, also below others, while the agent goes on', async () => {
+    const testHost = makeTestHost();
+    const { mounts } = openNative();
+    // Nobody ever reads what the kernel asks here, as with a server that is gone.
+    let silent: number | undefined = openSync('/dev/fuse', 'r+');
+    const hangUp = (): void => {
+      if (silent !== undefined) closeSync(silent);
+      silent = undefined;
+    };
+    const dir = join(testHost.dir, 'volume');
+    const below = join(dir, 'below');
+    mkdirSync(below, { recursive: true });
+    try {
+      const host = await testHost.open();
+      const pod = await host.runtime.sandboxes.run({ config: podConfig(testHost.dir), runtimeHandler: '' }, call());
+      mounts.mount('silent', below, 'fuse', 0, `fd=${silent},rootmode=40000,user_id=0,group_id=0`);
+      const create = (mount: Mount): Promise<string> =>
+        host.runtime.containers.create(
+          { sandboxId: pod, config: containerConfig('true', { mounts: [mount] }) },
+          call(),
+        );
+      const hanging = Promise.all([
+        assert.rejects(create(volume(below, '/v')), /config\.mounts\[0\]\.host_path: look up .*\/below: no answer/),
+        assert.rejects(create(volume(dir, '/v', maps)), /config\.mounts\[0\]\.host_path: look up .*\/below: no answer/),
+      ]);
+      assert.equal((await runToEnd(host, pod, containerConfig('echo fine'))).output, 'fine\n');
+      await hanging;
+      await assert.rejects(create(volume(below, '/v')), /no answer to an earlier request yet/);
+      const { lookups } = host.parts;
+      hangUp();
+      for (let i = 0; i < 100 && (await lookups.find(below, 'path').catch(() => '')) === ''; i++) await sleep(10);
+      assert.equal(await lookups.find(below, 'path'), below);
+    } finally {
+      hangUp();
+      mounts.unmountNow(below, 2 /* MNT_DETACH */);
+      await testHost.destroy();
+    }
+  });
+});
 
 describe('volumes that images declare', function () {
   this.timeout(60_000);

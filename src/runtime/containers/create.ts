@@ -43,6 +43,7 @@ export type CreateContainerDeps = Pick<
   | 'kernel'
   | 'userNamespaces'
   | 'lifecycle'
+  | 'lookups'
   | 'rootless'
 >;
 
@@ -227,11 +228,13 @@ async function build(
     mappings: sandbox.mappings,
     support: deps.userNamespaces,
     recursiveReadOnly: deps.kernel.recursiveReadOnly,
+    lookups: deps.lookups,
   });
   const config = { ...input.config, mounts };
   if (sandbox.mappings !== undefined && input.rootfs !== undefined) checkRootfs(input.rootfs, deps.userNamespaces);
   const devices = await gatherDevices(
     config.devices,
+    deps.lookups,
     security.privileged,
     sandbox.mappings === undefined && deps.rootless === undefined ? undefined : isForEveryone,
   );

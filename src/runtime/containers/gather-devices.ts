@@ -3,18 +3,19 @@ import { join } from 'node:path';
 import { invalid } from '../../kit/errors.js';
 import type { Device } from '../model.js';
 import type { HostDevice } from '../spec/container-spec.js';
-import { hostPathOf } from './host-path.js';
+import type { HostLookups } from './host-path.js';
 
 /** Device nodes of the request (a directory stands for those in it), or all of the host's for a privileged container. */
 export async function gatherDevices(
   devices: readonly Device[],
+  lookups: HostLookups,
   privileged: boolean,
   keep: (device: HostDevice) => boolean = () => true,
 ): Promise<HostDevice[]> {
   const asked = await Promise.all(
     devices.map(async (device, index) => {
       const field = `config.devices[${index}].host_path`;
-      const hostPath = await hostPathOf(device.hostPath, field);
+      const hostPath = await lookups.find(device.hostPath, field);
       const found = await devicesAt(hostPath, device.containerPath, device.permissions);
       if (found.length === 0) throw invalid(field, `${device.hostPath} is neither a device nor a directory of devices`);
       return found;

@@ -4,7 +4,7 @@ import { mountAt, mountsBelow, parseMountTable, type MountEntry } from '../../ki
 import type { IdMappings } from '../idmap/mapping.js';
 import type { UserNamespaceSupport } from '../idmap/support.js';
 import type { Mount } from '../model.js';
-import { hostPathOf } from './host-path.js';
+import type { HostLookups } from './host-path.js';
 import { checkMappings, refusalOf } from './user-namespace.js';
 
 export interface MountFacts {
@@ -12,6 +12,7 @@ export interface MountFacts {
   readonly mappings: IdMappings | undefined;
   readonly support: UserNamespaceSupport;
   readonly recursiveReadOnly: boolean;
+  readonly lookups: HostLookups;
 }
 
 /**
@@ -27,9 +28,9 @@ export async function gatherMounts(mounts: readonly Mount[], facts: MountFacts):
       checkMappings(mount, facts.mappings, field);
       if (mount.image !== undefined) return mount;
       checkReadOnly(mount, facts, field);
-      const found = { ...mount, hostPath: await hostPathOf(mount.hostPath, `${field}.host_path`) };
+      const found = { ...mount, hostPath: await facts.lookups.find(mount.hostPath, `${field}.host_path`) };
       if (found.propagation !== 'private') checkPropagation(found, await readTable(), field);
-      if (found.uidMappings.length > 0) await checkIdmap(found, readTable, facts.support, field);
+      if (found.uidMappings.length > 0) await checkIdmap(found, readTable, facts, field);
       return found;
     }),
   );
@@ -55,12 +56,12 @@ function checkPropagation({ hostPath, propagation }: Mount, table: readonly Moun
 async function checkIdmap(
   { hostPath, containerPath }: Mount,
   readTable: () => Promise<readonly MountEntry[]>,
-  support: UserNamespaceSupport,
+  { support, lookups }: MountFacts,
   field: string,
 ): Promise<void> {
   const below = mountsBelow(await readTable(), hostPath);
   // A mount below that hangs would hang the agent when it is tried; when one is gone again, that is no fault.
-  for (const { point } of below) await hostPathOf(point, `${field}.host_path`).catch(failWhenHanging);
+  for (const { point } of below) await lookups.find(point, `${field}.host_path`).catch(failWhenHanging);
   const refusal = refusalOf(hostPath, below, support);
   if (refusal !== undefined) throw invalid(field, `volume ${hostPath} for ${containerPath}: ${refusal}`);
 }
