@@ -61,6 +61,10 @@ export class PluginLifecycle implements Lifecycle {
     return this.#plugins.active;
   }
 
+  participants(): readonly string[] {
+    return this.#plugins.all().map(({ fullName }) => fullName);
+  }
+
   keepOut(): Promise<Disposable> {
     return this.#plugins.keepOut();
   }
@@ -72,7 +76,7 @@ export class PluginLifecycle implements Lifecycle {
     }
     if (event === 'remove-sandbox') this.#stopped.delete(pod.id);
     // Written down now: it may have changed when its turn comes.
-    const podTold = podMessage(pod);
+    const podTold = this.#podMessage(pod);
     const told = container === undefined ? undefined : this.#containerMessage(container);
     if (event === 'container-stopped') return await this.#containerStopped(podTold, told);
     const row = isPodEvent(event) ? podEvents[event] : containerEvents[event];
@@ -86,7 +90,7 @@ export class PluginLifecycle implements Lifecycle {
 
   async updateSandbox(pod: SandboxRecord, change: Parameters<Lifecycle['updateSandbox']>[1]): Promise<void> {
     const request = {
-      pod: podMessage(pod),
+      pod: this.#podMessage(pod),
       overheadLinuxResources: change.overhead && resourcesMessage(change.overhead),
       linuxResources: change.resources && resourcesMessage(change.resources),
     };
@@ -98,7 +102,7 @@ export class PluginLifecycle implements Lifecycle {
 
   createContainer(pod: SandboxRecord, container: ContainerRecord, spec: OciSpec): Promise<SpecAdjustment> {
     return this.#plugins.inTurn(async () => {
-      const request = { pod: podMessage(pod), container: containerMessage(container, spec) };
+      const request = { pod: this.#podMessage(pod), container: containerMessage(container, spec) };
       const pristine = Container.decode(Container.encode(request.container).finish());
       const merged = emptyMerge();
       const owners = new Owners();
@@ -124,7 +128,7 @@ export class PluginLifecycle implements Lifecycle {
   ): Promise<model.LinuxResources> {
     return this.#plugins.inTurn(async () => {
       const request = {
-        pod: podMessage(pod),
+        pod: this.#podMessage(pod),
         container: this.#containerMessage(container),
         linuxResources: resourcesMessage(wanted),
       };
@@ -237,6 +241,10 @@ export class PluginLifecycle implements Lifecycle {
       this.#note('warn', `a plugin evicts container ${containerId}: ${reason}`);
       this.#host.stopContainer(containerId).catch(this.#noteError);
     }
+  }
+
+  #podMessage(pod: SandboxRecord): PodSandbox {
+    return podMessage(pod, this.#host.networkNamespace(pod));
   }
 
   #containerMessage(container: ContainerRecord): Container {

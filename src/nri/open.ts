@@ -109,7 +109,7 @@ async function takeIn(plugin: Plugin, { options, plugins, lifecycle }: Context):
 
 /** In as many messages as it takes; a plugin that does not know of several is refused by its answer. */
 async function synchronize(plugin: Plugin, host: LifecycleHost, timeoutMs: number): Promise<ContainerUpdate[]> {
-  const pods = host.pods().map(podMessage);
+  const pods = host.pods().map((record) => podMessage(record, host.networkNamespace(record)));
   const containers = host.containers().map((record) => containerMessage(record, host.spec(record)));
   const parts = inParts(pods, containers);
   for (const [index, part] of parts.entries()) {

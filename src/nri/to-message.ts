@@ -12,8 +12,12 @@ import type * as model from '../runtime/model.js';
 import type { OciMount, OciNamespace, OciSpec } from '../runtime/spec/oci.js';
 import type { ContainerRecord, SandboxRecord } from '../runtime/state/records.js';
 
-/** A pod as plugins are told of it. */
-export function podMessage(record: SandboxRecord): PodSandbox {
+/**
+ * A pod as plugins are told of it.
+ *
+ * @param netns path of its network namespace; undefined for the host's
+ */
+export function podMessage(record: SandboxRecord, netns: string | undefined): PodSandbox {
   const { config } = record;
   return PodSandbox.fromPartial({
     id: record.id,
@@ -28,6 +32,7 @@ export function podMessage(record: SandboxRecord): PodSandbox {
     linux: {
       cgroupParent: config.cgroupParent === '' ? record.cgroupPath : config.cgroupParent,
       cgroupsPath: record.cgroupPath,
+      namespaces: netns === undefined ? [] : [{ type: 'network', path: netns }],
       ...(config.overhead === undefined ? {} : { podOverhead: resourcesMessage(config.overhead) }),
       ...(config.resources === undefined ? {} : { podResources: resourcesMessage(config.resources) }),
       resources: {},

@@ -5,6 +5,7 @@ import { stopContainer } from './containers/stop.js';
 import { applyResources } from './containers/update.js';
 import type { LifecycleHost } from './lifecycle.js';
 import type { Parts } from './parts.js';
+import { sandboxNamespaces } from './spec/namespaces.js';
 import type { StateChange } from './state/changes.js';
 
 type HostDeps = Pick<Parts, 'registry' | 'cgroups' | 'host' | 'paths'>;
@@ -24,6 +25,10 @@ export function lifecycleHost(deps: () => HostDeps): LifecycleHost {
         .map(({ record }) => record)
         .filter(({ stage, exit }) => stage !== 'creating' && exit === undefined),
     container: (id) => deps().registry.findContainer(id)?.record,
+    networkNamespace: ({ id, config, mappings }) => {
+      const { own } = sandboxNamespaces(config.security.namespaces, mappings !== undefined);
+      return own.includes('net') ? deps().paths.netnsPin(id) : undefined;
+    },
     spec: ({ sandboxId, id }) => {
       try {
         return bundleSpec(deps().paths.bundle(sandboxId, id));

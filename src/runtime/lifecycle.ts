@@ -10,6 +10,8 @@ import type { ContainerRecord, SandboxRecord } from './state/records.js';
  */
 export interface Lifecycle {
   readonly active: boolean;
+  /** Names of those who take part now, in the order in which they are asked. */
+  participants(): readonly string[];
   /**
    * From what others are asked about a new pod or container until it is on record, nobody new may join: who does so in
    * between would hear of it neither in the list nor as an event. Waits while somebody is joining.
@@ -43,6 +45,8 @@ export interface LifecycleHost {
   /** Containers of ready pods that have not ended. */
   containers(): readonly ContainerRecord[];
   container(id: string): ContainerRecord | undefined;
+  /** Where the network namespace of a pod is pinned; undefined for one in the host's. */
+  networkNamespace(pod: SandboxRecord): string | undefined;
   /** Undefined before it is written and after it is gone. */
   spec(container: ContainerRecord): OciSpec | undefined;
   /** All values or none; absent ones stay. */
@@ -54,6 +58,7 @@ export interface LifecycleHost {
 /** Nobody takes part. */
 export const nobody: Lifecycle = {
   active: false,
+  participants: () => [],
   keepOut: () => Promise.resolve({ [Symbol.dispose]: () => undefined }),
   tell: () => Promise.resolve(),
   updateSandbox: () => Promise.resolve(),

@@ -118,6 +118,9 @@ describe('plugins of the node', function () {
     assert.equal(created?.pod?.id, pod);
     assert.deepEqual([created?.pod?.labels, created?.pod?.annotations], [{ app: 'x' }, { note: 'y' }]);
     assert.ok((created?.pod?.ips.length ?? 0) > 0);
+    const [namespace] = created?.pod?.linux?.namespaces ?? [];
+    assert.equal(namespace?.type, 'network');
+    assert.ok(existsSync(namespace.path));
     const { container } = created ?? {};
     assert.deepEqual(
       [container?.id, container?.podSandboxId, container?.state, container?.labels, container?.args],
@@ -252,6 +255,7 @@ describe('plugins of the node', function () {
     const { output } = await pods.toEnd(await pods.run(), containerConfig('echo $P05 $P20 $P50'));
     assert.equal(output.trim(), '05 20 50');
     const plain = seen[0]?.slice(4);
+    assert.deepEqual(pods.host.runtime.info()['plugins'], ['05-adder', '20-adder', '50-adder']);
     assert.deepEqual(seen, [`05: ${plain}`, `20: P05=05 ${plain}`, `50: P05=05 P20=20 ${plain}`]);
   });
 
