@@ -73,7 +73,6 @@ describe('launch plans with volumes of images', function () {
       ['where no detached mount can be cloned', ['--without', '7']],
     ] as const) {
       it(`is mounted whole and in part, ${way}`, async () => {
-        const before = readFileSync('/proc/self/mountinfo', 'utf8');
         const whole = await run('cat /v/over /v/dir/file; echo x > /v/x', '/v', 'image:a', image(''), [...options]);
         assert.equal(whole.failure, '');
         assert.equal(whole.stdout, 'topfile');
@@ -81,7 +80,7 @@ describe('launch plans with volumes of images', function () {
         const part = await run('ls /v; ls /v/..; echo x > /v/x', '/v', 'image:a', image('/absolute'), [...options]);
         assert.match(part.stdout, /^file\ninner\nbin\n/);
         assert.match(part.stderr, /Read-only file system/);
-        assert.equal(readFileSync('/proc/self/mountinfo', 'utf8'), before);
+        assert.ok(!readFileSync('/proc/self/mountinfo', 'utf8').includes(dir));
       });
     }
 
