@@ -61,6 +61,17 @@ export const defaultGids: readonly IdMapping[] = [{ containerId: 0, hostId: 300_
 const lines = (kind: string, maps: readonly IdMapping[]): string =>
   maps.map((line) => `${kind} ${line.containerId} ${line.hostId} ${line.size}\n`).join('');
 
+/** Options of a mount have one page: a deep stack needs names that are relative to a working directory. */
+function mountFrom(directory: string, mount: () => void): void {
+  const before = process.cwd();
+  process.chdir(directory);
+  try {
+    mount();
+  } finally {
+    process.chdir(before);
+  }
+}
+
 export function createRemapRun(program: RemapProgram, native: Native): RemapRun {
   const root = mkdtempSync(join(tmpdir(), 'bremap-'));
   const mounted: string[] = [];
@@ -79,12 +90,12 @@ export function createRemapRun(program: RemapProgram, native: Native): RemapRun 
       const { mode = 'metacopy', userXattrs = false, uids = defaultUids, gids = defaultGids } = options;
       chmodSync(dir(into), 0o700);
       const args = [mode, ...(userXattrs ? ['-u'] : []), String(layers.length)];
-      const process = spawnHelper(program.path, args, [into, ...layers].map(dir));
+      const helper = spawnHelper(program.path, args, [into, ...layers].map(dir));
       const chunks: Buffer[] = [];
-      process.stdout.on('data', (chunk: Buffer) => void chunks.push(chunk));
-      process.stdin.on('error', () => undefined);
-      process.stdin.end(options.input ?? lines('u', uids) + lines('g', gids));
-      const outcome = await process.exit;
+      helper.stdout.on('data', (chunk: Buffer) => void chunks.push(chunk));
+      helper.stdin.on('error', () => undefined);
+      helper.stdin.end(options.input ?? lines('u', uids) + lines('g', gids));
+      const outcome = await helper.exit;
       const said = Buffer.concat(chunks).toString().split('\n').slice(0, -1);
       const [, bytes, inodes] = /^done (\d+) (\d+)$/.exec(said.at(-1) ?? '') ?? [];
       const done = bytes === undefined ? undefined : { bytes: Number(bytes), inodes: Number(inodes) };
@@ -94,9 +105,10 @@ export function createRemapRun(program: RemapProgram, native: Native): RemapRun 
       const target = dir(`mnt${mounts++}`);
       const write = upper === undefined ? '' : `,upperdir=${dir(upper)},workdir=${dir(`${upper}-work`)}`;
       /* A stack of one without a writable layer is no overlay to the kernel. */
-      const lower = [...layers, ...(layers.length === 1 ? ['nothing'] : [])].map(dir).join(':');
-      const data = `lowerdir=${lower}${write},metacopy=${metacopy ? 'on' : 'off'}`;
-      native.mounts.mount('overlay', target, 'overlay', 0, data);
+      const lower = [...layers, ...(layers.length === 1 ? ['nothing'] : [])];
+      lower.forEach(dir);
+      const data = `lowerdir=${lower.join(':')}${write},metacopy=${metacopy ? 'on' : 'off'}`;
+      mountFrom(root, () => native.mounts.mount('overlay', target, 'overlay', 0, data));
       mounted.push(target);
       return target;
     },

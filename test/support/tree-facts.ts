@@ -19,7 +19,7 @@ export interface EntryFacts {
   readonly data: string | undefined;
   /** The first path of the same inode, its own when there is none before it. */
   readonly inode: string;
-  /** Values in hex; overlayfs's own attributes are left out. */
+  /** Values in hex; overlayfs's own attributes are left out, and XFS's raw access control lists. */
   readonly xattrs: Readonly<Record<string, string>>;
 }
 
@@ -65,7 +65,7 @@ function entryFacts(files: Files, root: string, path: string, inodes: Map<bigint
 /** Attributes are read through calls that take text, so only those of entries named in ASCII are. */
 function xattrsOf(files: Files, path: string): Record<string, string> {
   if (!/^[\x20-\x7e]*$/.test(path)) return {};
-  const names = files.listXattr(path).filter((name) => !name.startsWith('trusted.overlay.'));
+  const names = files.listXattr(path).filter((name) => !/^trusted\.(overlay\.|SGI_ACL_)/.test(name));
   return Object.fromEntries(names.sort().map((name) => [name, files.getXattr(path, name)?.toString('hex') ?? '']));
 }
 

@@ -100,6 +100,12 @@ static int set_by_name(const struct place *place, const char *name, const char *
     return failed;
 }
 
+/* What the host puts on files. Who works without trusted attributes is no host root, and labels are not its to give. */
+static bool is_label(const char *attribute)
+{
+    return !strncmp(attribute, "security.", 9) && strcmp(attribute, "security.capability");
+}
+
 static void copy_attribute(const struct place *place, const char *name, const struct object *object,
                            const char *attribute)
 {
@@ -110,9 +116,14 @@ static void copy_attribute(const struct place *place, const char *name, const st
     size_t size = map_value(place, name, attribute, value, (size_t)length);
     int failed = object->fd >= 0 ? fsetxattr(object->fd, attribute, value, size, 0)
                                  : set_by_name(place, object->name, attribute, value, size);
-    /* Without trusted attributes the caller is no host root either, and a host's labels are not its to give. */
-    if (failed && !(errno == EPERM && user_xattrs))
+    if (failed && !(errno == EPERM && user_xattrs && is_label(attribute)))
         attribute_error(place, name, "set", attribute);
+}
+
+/* XFS shows its access control lists once more as they are on disk: copied, they would undo the mapped ones. */
+static bool is_raw_acl(const char *attribute)
+{
+    return !strcmp(attribute, "trusted.SGI_ACL_FILE") || !strcmp(attribute, "trusted.SGI_ACL_DEFAULT");
 }
 
 void copy_attributes(const struct place *place, const char *name, const struct object *object)
@@ -122,6 +133,6 @@ void copy_attributes(const struct place *place, const char *name, const struct o
     if (length < 0 && errno != ENOTSUP)
         host_error("list attributes of", path_of(place, name));
     for (char *attribute = names; attribute < names + length; attribute += strlen(attribute) + 1)
-        if (!is_overlay_xattr(attribute))
+        if (!is_overlay_xattr(attribute) && !is_raw_acl(attribute))
             copy_attribute(place, name, object, attribute);
 }
