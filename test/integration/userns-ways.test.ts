@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { lstatSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { existsSync, lstatSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { sleep } from '../../src/kit/deadline.js';
 import { isKind } from '../../src/kit/errors.js';
@@ -282,6 +282,22 @@ for (const way of ['idmapped', 'metacopy', 'copy'] as const) {
       await host.runtime.containers.start(id, call());
       const { stdout } = await host.runtime.containers.execSync(id, ['sh', '-c', lookAtHard], 10, call());
       assert.deepEqual(Buffer.from(stdout).toString().trim().split('\n'), wanted);
+    });
+
+    it('go with the last container of an image that was removed', async () => {
+      const name = 'test.example/removed:1';
+      const layout = buildTestImage(join(testHost.dir, 'removed'), { name, layers: [[{ path: 'own', uid: 3 }]] });
+      const before = { usage: await usage(), layers: host.parts.snapshots.layers().length };
+      await host.runtime.images.import(layout, name, call());
+      const id = await create(await run(), container('true', {}, name));
+      const [top = ''] = snapshotOf(id).lowerDirs;
+      await host.runtime.images.remove(name, call());
+      assert.ok(existsSync(join(top, 'own')));
+      await removePods();
+      assert.equal(host.parts.snapshots.layers().length, before.layers);
+      assert.ok((await usage()).bytes <= before.usage.bytes);
+      assert.deepEqual(await workLeft(testHost), []);
+      assert.ok(!existsSync(top));
     });
 
     it('go with their image', async () => {

@@ -72,7 +72,7 @@ export interface Images {
   list(): readonly Image[];
   /** Removes all names of the image and frees what nothing else holds. A missing image is success. */
   remove(refOrId: string, call: Call): Promise<void>;
-  /** Keeps an image's layers, even when it is removed meanwhile, until `unhold`. Both may be repeated. */
+  /** Keeps an image's layers until `unhold`, which frees those of one removed meanwhile. Both may be repeated. */
   hold(imageId: string, holder: string): void;
   unhold(imageId: string, holder: string): void;
   /** Content, layers, and layers remapped for user namespaces; from memory. */
@@ -155,7 +155,10 @@ export async function openImages(options: ImagesOptions): Promise<Images> {
       await call.observer.step('free content and layers', collect);
     },
     hold: holds.hold,
-    unhold: holds.unhold,
+    unhold(imageId, holder) {
+      holds.unhold(imageId, holder);
+      if (store.resolve(imageId) === undefined) collect();
+    },
     async fsInfo() {
       const all = [...snapshotter.layers(), ...snapshotter.remaps()];
       return {
