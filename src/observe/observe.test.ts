@@ -66,6 +66,24 @@ describe('observability', () => {
     assert.match(lines[0] ?? '', /"pod":"web","status":"INTERNAL".*"msg":"RunPodSandbox: start shim: broken"/);
   });
 
+  it('counts what requests tell to be counted, and shows how far a step has come', async () => {
+    const metrics = createMetrics('1.2.3');
+    const all = createObservability({ logger: collect().logger, metrics, tracing: noTracing });
+    const request = all.begin('CreateContainer');
+    await request.observer.step('remap snapshot', () => {
+      request.observer.progress?.({ entries: 20, bytes: 4096 });
+      const [inFlight] = all.inFlight();
+      assert.deepEqual(inFlight?.steps[0]?.progress, { entries: 20, bytes: 4096 });
+      assert.match(renderWaterfall(inFlight?.steps ?? []), /running .* 20 entries, 4096 bytes/);
+      request.observer.measure?.('remap', { way: 'metacopy' }, 0.3);
+    });
+    request.observer.measure?.('snapshot', { way: 'metacopy', remap: 'made' });
+    request.end('OK');
+    const text = await metrics.registry.metrics();
+    assert.match(text, /berth_snapshots_total\{way="metacopy",remap="made"\} 1/);
+    assert.match(text, /berth_remap_seconds_sum\{way="metacopy"\} 0\.3/);
+  });
+
   it('keeps ids out of step labels', () => {
     assert.equal(stepLabel('unpack sha256:0123456789abcdef of "docker.io/a"'), 'unpack … of …');
     assert.equal(stepLabel('remove /run/berth/x'), 'remove …');
