@@ -124,7 +124,7 @@ export async function openRuntime(config: Config, observer: Observer): Promise<O
     images,
     snapshots,
     seccomp,
-    idRanges: openRanges(config.userns),
+    idRanges: openRanges(rootless?.idRanges(config.userns) ?? config.userns),
     userNamespaces: probeUserNamespaces({
       native,
       kernel,

@@ -24,6 +24,9 @@ export function rootlessDefaults(env: Environment): RootlessDefaults {
       state: runtime ? join(runtime, 'berth') : '',
       'network.mode': 'builtin',
       'network.netns_dir': '',
+      'nri.socket_path': runtime ? join(runtime, 'berth/nri.sock') : '',
+      'nri.plugin_path': join(config, 'nri/plugins'),
+      'nri.plugin_config_path': join(config, 'nri/conf.d'),
       'images.certs_dir': join(config, 'certs.d'),
     },
   };

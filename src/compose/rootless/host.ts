@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { RuntimeError } from '../../kit/errors.js';
+import { messageOf, RuntimeError } from '../../kit/errors.js';
 import type { Observer } from '../../kit/observer.js';
 import type { Config } from '../../config.js';
 import type { KernelFacts } from '../../native/kernel-facts.js';
@@ -7,7 +7,8 @@ import type { Native } from '../../native/native.js';
 import { openCgroups } from '../../runtime/cgroups/cgroups.js';
 import { openNoCgroups } from '../../runtime/cgroups/none.js';
 import type { Cgroups, CgroupsOptions } from '../../runtime/cgroups/types.js';
-import { isInUserNamespace } from '../../runtime/idmap/mapping.js';
+import { isInUserNamespace, lastFromZero, type IdMappings } from '../../runtime/idmap/mapping.js';
+import type { RangeOptions } from '../../runtime/idmap/ranges.js';
 import type { Runtime } from '../../runtime/facade.js';
 import type { Registry } from '../../runtime/registry.js';
 import type { Rootless } from '../../runtime/parts.js';
@@ -23,6 +24,8 @@ export interface RootlessHost {
   readonly part: Rootless;
   openCgroups(options: CgroupsOptions, registry: () => Registry): Cgroups;
   openNetwork(registry: () => Registry): ReturnType<typeof openRootlessNetwork>;
+  /** Where nested user namespaces get their ids from, unless the configuration says so: all of ours but the root's. */
+  idRanges(options: RangeOptions): RangeOptions;
   /** Follows which containers run, until the process ends. */
   watch(runtime: Runtime): void;
   /** To be called last, with whether pods go on: without one nobody needs the namespaces. */
@@ -56,8 +59,10 @@ export function rootlessHost(
       learn = none.learn;
       return none;
     },
+    idRanges: (options) => (options.ranges.length > 0 ? options : { ...options, ranges: ownRanges(maps) }),
     openNetwork: (registry) => openRootlessNetwork(config, kept, registry, native, observer),
-    watch: (runtime) => void learnOfStarts(runtime, learn),
+    watch: (runtime) =>
+      void learnOfStarts(runtime, learn).catch((error: unknown) => observer.note('error', messageOf(error))),
     leave: async (podsGoOn) => {
       if (!podsGoOn) await leaveNamespaces(config.state, native);
     },
@@ -73,6 +78,12 @@ function convert(spec: OciSpec, facts: RootlessFacts, container: string, observe
 async function learnOfStarts(runtime: Runtime, learn: () => void): Promise<void> {
   learn();
   for await (const { type } of runtime.events(new AbortController().signal)) if (type === 'started') learn();
+}
+
+/** Ids that are there of both kinds. */
+function ownRanges({ uids, gids }: IdMappings): readonly string[] {
+  const last = Math.min(lastFromZero(uids), lastFromZero(gids));
+  return last === 0 ? [] : [`1:${last}`];
 }
 
 const ownOomScore = (): number => Number(readFileSync('/proc/self/oom_score_adj', 'utf8'));

@@ -70,7 +70,8 @@ int do_user(struct execution *e, const struct plan_step *step)
     int result = sys(prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0));
     if (result >= 0)
         result = sys(syscall(SYS_setgroups, count, groups));
-    if (result == -EPERM && count == 0) /* denied for this user namespace: then nobody has groups to lose */
+    /* Denied for this user namespace: what groups we have cannot be lost, and none can be gained. */
+    if (result == -EPERM && (count == 0 || (e->held->one_way && count == 1 && groups[0] == gid)))
         result = 0;
     if (result >= 0)
         result = sys(syscall(SYS_setresgid, gid, gid, gid));

@@ -75,8 +75,9 @@ function listen(port: PortMapping, onClient: (client: Socket) => void): Promise<
       reject(new RuntimeError('unavailable', `listen on host port ${hostPort}: ${messageOf(error)}`, { cause: error })),
     );
     server.listen(hostPort, hostIp === undefined || hostIp === '' ? undefined : hostIp, () => {
-      // Pods keep the process alive no more than other pods do.
+      // A port keeps the process alive no more than its pod does.
       server.unref();
+      server.on('error', () => undefined);
       resolve(server);
     });
   });
@@ -87,6 +88,7 @@ async function carry(client: Socket, dial: () => Promise<Duplex>): Promise<void>
   try {
     const pod = await dial();
     pod.on('error', () => client.destroy());
+    if (client.destroyed) return void pod.destroy();
     client.on('close', () => pod.destroy());
     client.pipe(pod).pipe(client);
   } catch {
