@@ -44,7 +44,7 @@ describe('every step broken once', function () {
   let host: OpenHost;
 
   before(async () => {
-    testHost = makeTestHost();
+    testHost = makeTestHost({ 'userns-snapshots': 'metacopy' }); // the way with the most steps
     host = await testHost.open();
   });
   after(() => testHost.destroy());

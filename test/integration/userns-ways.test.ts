@@ -318,6 +318,20 @@ for (const way of ['idmapped', 'metacopy', 'copy'] as const) {
     });
 
     if (way !== 'idmapped') {
+      it('stop being made when the agent is closed', async () => {
+        const changes = ofIds(60_000_000);
+        const pod = await run(changes.security.namespaces);
+        const attempt = create(pod, container('true', changes, images.large));
+        const cancelled = assert.rejects(attempt, (error) => isKind(error, 'cancelled'));
+        assert.ok((await entriesUnderWay(host)) > 0);
+        await host.runtime.close();
+        await cancelled;
+        assert.deepEqual(remapsAtWork(testHost.config.root), []);
+        host = await testHost.open();
+        const again = await create(pod, container('true', changes, images.large));
+        assert.equal(snapshotOf(again).remap?.origin, 'made');
+      });
+
       for (const how of ['stop', 'remove'] as const) {
         it(`stop being made when their pod is told to ${how}, having said how far they were`, async () => {
           const changes = ofIds(how === 'stop' ? 40_000_000 : 50_000_000);
