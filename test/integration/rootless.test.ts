@@ -1,6 +1,18 @@
 import assert from 'node:assert/strict';
 import type { ChildProcess } from 'node:child_process';
-import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmdirSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { connect, createServer, type AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -25,11 +37,11 @@ describe('an agent of an ordinary user', function () {
   let program = '';
   const translated = mkdtempSync(join(tmpdir(), 'bt-program-'));
 
-  before(function () {
+  before(async function () {
     const obstacle = rootlessObstacle();
     if (obstacle !== undefined) skip(this, obstacle);
     chmodSync(translated, 0o755);
-    program = translateProgram(translated);
+    program = await translateProgram(translated);
   });
   after(() => rmSync(translated, { recursive: true, force: true }));
 
@@ -138,6 +150,7 @@ describe('an agent of an ordinary user', function () {
     it('passes on exit codes and says what was not applied', async () => {
       const { code, stderr } = await user.berth('run', '--rm', '--memory', '64MiB', image, 'sh', '-c', 'exit 7');
       assert.equal(code, 7);
+      // Where cgroup v2 is, nothing of it was delegated to this user.
       assert.match(stderr, /no cgroup is delegated to us: memoryLimit of .* not applied/);
     });
 
@@ -259,11 +272,76 @@ describe('an agent of an ordinary user', function () {
     };
   });
 
+  describe('with a delegated part of cgroup v2', () => {
+    const root = '/sys/fs/cgroup/bt-rootless';
+    const delegate = (path: string): void => {
+      mkdirSync(path);
+      for (const file of ['', 'cgroup.procs', 'cgroup.subtree_control', 'cgroup.threads'])
+        chownSync(join(path, file), uid, uid);
+    };
+
+    before(function () {
+      if (!existsSync('/sys/fs/cgroup/cgroup.controllers')) skip(this, 'the controllers are not on cgroup v2 here');
+      writeFileSync('/sys/fs/cgroup/cgroup.subtree_control', '+memory +pids +cpu');
+    });
+    beforeEach(async () => {
+      delegate(root);
+      delegate(join(root, 'session'));
+      await open({ prepare: [`echo $$ >${root}/session/cgroup.procs`] });
+      await imported();
+    });
+    afterEach(async () => {
+      await user.close();
+      removeCgroup(root);
+    });
+
+    it('applies limits', async () => {
+      const script = 'cd /sys/fs/cgroup; cat memory.max cpu.max; cat /proc/self/cgroup';
+      const { stdout, stderr } = await user.berth(
+        ...['run', '--rm', '--memory', '64MiB', '--cpus', '0.5', image, 'sh', '-c', script],
+      );
+      assert.equal(stdout, '67108864\n50000 100000\n0::/\n', stderr);
+      assert.doesNotMatch(stderr, /cgroup/);
+    });
+
+    it('ends containers by their cgroups, which go with them', async () => {
+      const agent = await user.serve();
+      await text(
+        'run',
+        '-d',
+        '--name',
+        'c',
+        '--pid',
+        'host',
+        image,
+        'sh',
+        '-c',
+        'setsid sleep 200010 & exec sleep 200011',
+      );
+      await text('stop', '--time', '0', 'c');
+      assert.deepEqual(
+        user.processes().filter((line) => line.startsWith('sleep')),
+        [],
+      );
+      const [{ id }] = JSON.parse(await text('pods', '--json')) as [{ id: string }];
+      await text('rm', '-f', id);
+      assert.deepEqual(
+        readdirSync(join(root, 'berth'), { withFileTypes: true }).flatMap((entry) =>
+          entry.isDirectory() ? [entry.name] : [],
+        ),
+        ['shims'],
+      );
+      const ended = new Promise((resolve) => agent.once('exit', resolve));
+      agent.kill('SIGTERM');
+      await ended;
+    });
+  });
+
   for (const wayOut of ['pasta', 'slirp4netns']) {
     it(`reaches other hosts by ${wayOut}`, async function () {
       if (!isInstalled(wayOut) || !isInstalled('ip')) skip(this, `${wayOut} or ip is not installed`);
       // A host of its own: a link with a default route, and a server at an address that is not the link's.
-      const network = {
+      const options = {
         prepare: [
           'ip link set lo up',
           'ip link add d0 type veth peer name d1',
@@ -277,12 +355,20 @@ describe('an agent of an ordinary user', function () {
         ],
         server: 'busybox httpd -f -p 198.51.100.1:8099 -h "$HOME/../w"',
       };
-      await open({ network, env: { BERTH_NETWORK_ROOTLESS: wayOut } });
+      await open({ ...options, env: { BERTH_NETWORK_ROOTLESS: wayOut } });
       await imported();
       assert.equal(await shell('wget -q -O - http://198.51.100.1:8099/i'), 'hello\n');
     });
   }
 });
+
+/** Children first. */
+function removeCgroup(path: string): void {
+  for (const entry of readdirSync(path, { withFileTypes: true })) {
+    if (entry.isDirectory()) removeCgroup(join(path, entry.name));
+  }
+  rmdirSync(path);
+}
 
 async function freePort(): Promise<number> {
   const server = createServer();

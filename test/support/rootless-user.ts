@@ -18,7 +18,6 @@ import {
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import ts from 'typescript';
 import { agentAnswers } from '../../src/cli/remote/client.js';
 import type { CommandResult } from './agent.js';
 
@@ -49,8 +48,10 @@ export interface RootlessUserOptions {
   /** Further environment. */
   readonly env?: Readonly<Record<string, string>>;
   readonly withoutSubordinateIds?: boolean;
-  /** Each command gets a host's network of its own, made by these shell commands; the last one runs beside it. */
-  readonly network?: { readonly prepare: readonly string[]; readonly server: string };
+  /** Shell commands run as root before each of the user's. */
+  readonly prepare?: readonly string[];
+  /** Each command gets a network of its own instead of the host's, with this program beside it. */
+  readonly server?: string;
   /** Runs the user's program; it gets it as its arguments. */
   readonly wrapper?: readonly string[];
 }
@@ -81,24 +82,22 @@ const asUser = ['--reuid', `${uid}`, '--regid', `${uid}`, '--clear-groups', '--i
  * The agent's program as the sources are now, translated once: a user who is not root could keep no loader's cache, and
  * each command starts twice. Where the tests are translated themselves it lies beside them. Returns the entry point.
  */
-export function translateProgram(to: string): string {
+export async function translateProgram(to: string): Promise<string> {
   if (import.meta.url.endsWith('.js')) return join(repository, 'src/main.js');
+  const { transpileModule, ScriptTarget, ModuleKind } = (await import('typescript')).default;
+  const compilerOptions = { target: ScriptTarget.ES2022, module: ModuleKind.ESNext, verbatimModuleSyntax: true };
   for (const top of ['src', 'api']) {
     for (const file of readdirSync(join(repository, top), { recursive: true, encoding: 'utf8' })) {
       if (!/(?<!\.test)\.ts$/.test(file)) continue;
       const path = join(to, top, file.replace(/ts$/, 'js'));
       mkdirSync(dirname(path), { recursive: true });
-      writeFileSync(path, translate(readFileSync(join(repository, top, file), 'utf8')));
+      const source = readFileSync(join(repository, top, file), 'utf8');
+      writeFileSync(path, transpileModule(source, { compilerOptions }).outputText);
     }
   }
   for (const name of ['node_modules', 'build', 'package.json']) symlinkSync(join(repository, name), join(to, name));
   return join(to, 'src/main.js');
 }
-
-const translate = (text: string): string =>
-  ts.transpileModule(text, {
-    compilerOptions: { target: ts.ScriptTarget.ES2022, module: ts.ModuleKind.ESNext, verbatimModuleSyntax: true },
-  }).outputText;
 
 /** @param program the entry point that `translateProgram` gave */
 export function makeRootlessUser(program: string, options: RootlessUserOptions = {}): RootlessUser {
@@ -131,7 +130,7 @@ export function makeRootlessUser(program: string, options: RootlessUserOptions =
       env,
       stdio: ['ignore', stdio, stdio],
     });
-  const unshared = ['-m', '--propagation', 'private', ...(options.network === undefined ? [] : ['-n'])];
+  const unshared = ['-m', '--propagation', 'private', ...(options.server === undefined ? [] : ['-n'])];
   const logFile = join(dir, 'serve.log');
 
   return {
@@ -159,16 +158,17 @@ export function makeRootlessUser(program: string, options: RootlessUserOptions =
   };
 }
 
-function enterScript(dir: string, { network, wrapper = [] }: RootlessUserOptions): string {
+function enterScript(dir: string, { prepare = [], server, wrapper = [] }: RootlessUserOptions): string {
   const start = `setpriv ${[...asUser, ...wrapper].join(' ')} "$@"`;
   return [
     '#!/bin/sh',
     'set -e',
     ...['passwd', 'subuid', 'subgid'].map((file) => `[ -e /etc/${file} ] || : >/etc/${file}`),
     ...['passwd', 'subuid', 'subgid'].map((file) => `mount --bind ${dir}/${file} /etc/${file}`),
-    ...(network === undefined
+    ...prepare,
+    ...(server === undefined
       ? [`exec ${start}`]
-      : [...network.prepare, `${network.server} &`, `${start} && code=0 || code=$?`, 'kill $!', 'exit $code']),
+      : [`${server} &`, `${start} && code=0 || code=$?`, 'kill $!', 'exit $code']),
     '',
   ].join('\n');
 }
