@@ -116,6 +116,16 @@ export const table = {
     defaultSysctls: map({}, 'Sysctls set in every pod with namespaces of its own; a pod’s own settings win.'),
     unprivilegedPorts: boolean(true, 'Let any user of a pod with its own network bind ports below 1024.'),
     unprivilegedPing: boolean(true, 'Let any user of a pod with its own network send ICMP echo requests.'),
+    cdiSpecDirs: list(
+      ['/etc/cdi', '/var/run/cdi'],
+      'Where specs of CDI devices are, as .json and .yaml; a device in a later directory hides one of an earlier.',
+      { check: absolutePaths },
+    ),
+    deviceOwnershipFromSecurityContext: boolean(
+      false,
+      'Give device nodes that are root’s on the host to a container’s run_as_user and run_as_group.',
+    ),
+    selinux: boolean(true, 'Label processes, roots and volumes of containers where the kernel has SELinux.'),
     seccompProfile: path('', 'The profile that RuntimeDefault stands for. Empty: the built-in one.'),
     drainMs: duration(2000, 'How long output may still arrive after a container or exec has ended.'),
     logLineBytes: bytes(16 * 2 ** 10, 'Longest log line; longer ones are split and tagged P.', { min: 256 }),
@@ -199,6 +209,11 @@ function hostPort(value: string): string | undefined {
 
 function absolute(value: string): string | undefined {
   return value.startsWith('/') ? undefined : 'must start with /';
+}
+
+function absolutePaths(value: readonly string[]): string | undefined {
+  const wrong = value.find((path) => !path.startsWith('/'));
+  return wrong === undefined ? undefined : `"${wrong}" is no absolute path`;
 }
 
 /** IFNAMSIZ is 16 with the final NUL. */
