@@ -1,11 +1,14 @@
-/* Entries of the image, made once more: owner, then attributes and mode (chown drops setuid and capabilities), then
- * time (all of them touch it). */
+/*
+ * Entries of the image, made once more: owner, then attributes and mode (chown drops setuid and capabilities), then
+ * time (all of them touch it).
+ */
 #include "remap.h"
 #include "data.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/limits.h>
 #include <pthread.h>
+#include <stdlib.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
@@ -46,7 +49,9 @@ static void take_data(const struct place *place, const char *name, int to)
     int from = open_name(place->from, name, O_RDONLY, 0);
     if (from < 0)
         call_error("open", path_of(place, name));
-    copy_data(from, to, path_of(place, name), count_bytes);
+    char *path = join_path(place->path, name);
+    copy_data(from, to, path, count_bytes);
+    free(path);
     close(from);
 }
 
