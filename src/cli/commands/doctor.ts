@@ -2,7 +2,8 @@ import { messageOf } from '../../kit/errors.js';
 import type { Orphan } from '../../runtime/facade.js';
 import { expectPositionals, type Command } from '../command.js';
 import type { Context } from '../context.js';
-import { checkHost, type Finding } from '../doctor/checks.js';
+import { checkHost } from '../doctor/checks.js';
+import type { Finding } from '../doctor/finding.js';
 import { formatJson, renderTable } from '../text.js';
 
 export const doctor: Command = {
@@ -17,7 +18,7 @@ export const doctor: Command = {
   },
   async run(context, args) {
     expectPositionals(args);
-    const findings = checkHost(context.config);
+    const findings = checkHost(context.config, context.composition.rootless);
     const { orphans, problem } = await findOrphans(context, args.has('clean'));
     const failed = findings.some(({ level }) => level === 'missing') || orphans.length > 0 || problem !== undefined;
     if (args.has('json')) context.stdout.write(formatJson({ findings, orphans, problem }));

@@ -2,30 +2,20 @@ import { existsSync, readdirSync, readFileSync, statfsSync, statSync } from 'nod
 import { release } from 'node:os';
 import { dirname, join } from 'node:path';
 import type { Config } from '../../config.js';
+import { missing, note, ok, type Finding } from './finding.js';
+import { checkRootless } from './rootless-checks.js';
 
-/** One thing looked at on the host. `missing` stands in the way of something that `about` names. */
-export interface Finding {
-  readonly level: 'ok' | 'note' | 'missing';
-  readonly what: string;
-  readonly about: string;
-}
-
-const ok = (what: string, about: string): Finding => ({ level: 'ok', what, about });
-const note = (what: string, about: string): Finding => ({ level: 'note', what, about });
-const missing = (what: string, about: string): Finding => ({ level: 'missing', what, about });
-
-/** Looks at the host; changes nothing. */
-export function checkHost(config: Config): readonly Finding[] {
+/** Looks at the host; changes nothing. `rootless`: with the eyes of an ordinary user. */
+export function checkHost(config: Config, rootless: boolean): readonly Finding[] {
   return [
     checkKernel(),
-    checkRoot(),
-    ...checkCapabilities(),
+    ...(rootless ? checkRootless(config) : [checkRoot(), ...checkCapabilities()]),
     ...checkFilesystems(),
-    ...checkCgroups(config),
+    ...(rootless ? [] : checkCgroups(config)),
     ...checkNamespaces(),
     checkSeccomp(),
     checkSecurityModule(),
-    ...checkNetwork(config),
+    ...(rootless ? [] : checkNetwork(config)),
     ...checkDirectories(config),
     checkDisk(config),
   ];
@@ -191,8 +181,8 @@ function checkDirectories({ root, state }: Config): Finding[] {
   return [root, state].map((dir) => {
     const found = statSync(dir, { throwIfNoEntry: false });
     if (found === undefined) return ok(dir, 'made at the first start');
-    const loose = (found.mode & 0o077) !== 0 || found.uid !== 0;
-    return loose ? missing(dir, 'must be root’s, with mode 0700') : ok(dir, 'mode 0700');
+    const loose = (found.mode & 0o077) !== 0 || found.uid !== process.geteuid?.();
+    return loose ? missing(dir, 'must be the agent’s own, with mode 0700') : ok(dir, 'mode 0700');
   });
 }
 
