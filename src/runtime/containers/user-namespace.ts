@@ -1,7 +1,8 @@
 import { invalid } from '../../kit/errors.js';
-import { faultOf, sameLines, type IdMappings } from '../idmap/mapping.js';
+import { faultOf, type IdMappings } from '../idmap/mapping.js';
 import type { UserNamespaceSupport } from '../idmap/support.js';
 import type { Mount } from '../model.js';
+import { isMapOf } from '../spec/container-mounts.js';
 import type { HostDevice } from '../spec/container-spec.js';
 
 /** What a container in a user namespace mounts must never appear on the host. */
@@ -28,9 +29,6 @@ export function checkMappings(mount: Mount, pod: IdMappings | undefined, field: 
   if (mount.image === undefined || (pod !== undefined && isMapOf(mount, pod))) return;
   throw invalid(`${field}.uidMappings`, "an image is mounted with the pod's own id mappings");
 }
-
-export const isMapOf = ({ uidMappings, gidMappings }: Mount, pod: IdMappings): boolean =>
-  sameLines(uidMappings, pod.uids) && sameLines(gidMappings, pod.gids);
 
 /** What keeps the tree at a host path from being idmapped: the path's own mount, or one of those below by its name. */
 export function refusalOf(

@@ -6,7 +6,7 @@ import { rootOf, type IdMappings } from '../idmap/mapping.js';
 import type { Image, ImageRunConfig, ImageSpec, Mount } from '../model.js';
 import type { Parts } from '../parts.js';
 import type { LaunchFacts, VolumeFacts } from '../plan/facts.js';
-import { imageMountSource, type DeclaredVolume } from '../spec/container-spec.js';
+import { imageMountSource, type DeclaredVolume } from '../spec/container-mounts.js';
 import { overlayFacts } from './launch-facts.js';
 import type { ContainerRecord } from '../state/records.js';
 
