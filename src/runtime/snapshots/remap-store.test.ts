@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
-import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import type { Call } from '../../kit/call.js';
 import { isKind, RuntimeError } from '../../kit/errors.js';
 import { silentObserver, type StepProgress } from '../../kit/observer.js';
+import type { Flusher } from './flush.js';
 import { openRemapStore, remapId, type MakeRemap, type RemapOrder, type RemapStore } from './remap-store.js';
 import { openWorkshop, type Workshop } from './workshop.js';
 
@@ -53,7 +54,7 @@ describe('remapped layers', () => {
   let used: Set<string>;
   let make: MakeRemap;
 
-  const open = async (keepUnused = 2): Promise<void> => {
+  const open = async (keepUnused = 2, flusher?: Flusher): Promise<void> => {
     workshop = await openWorkshop(join(root, 'tmp'), silentObserver);
     store = await openRemapStore({
       dir: join(root, 'remaps'),
@@ -61,7 +62,7 @@ describe('remapped layers', () => {
       isUsed: (id) => used.has(id),
       keepUnused,
       workshop,
-      flusher: undefined,
+      flusher,
       observer: silentObserver,
     });
   };
@@ -218,6 +219,28 @@ describe('remapped layers', () => {
     assert.equal(await store.ensure(order(), call()), 'made');
     await settled();
     assert.deepEqual(readdirSync(store.dirOf(remapId(order()))), ['file']);
+  });
+
+  it('of an earlier boot are trusted only where they were flushed', async () => {
+    const added: string[] = [];
+    const flusher: Flusher = { add: (dir) => void added.push(dir), flush: async () => undefined };
+    await open(2, flusher);
+    await store.ensure(order(), call());
+    await store.ensure(order(200_000), call());
+    assert.deepEqual(
+      added,
+      store.remaps().map(({ dir }) => dirname(dir)),
+    );
+    for (const dir of added) {
+      const path = join(dir, 'remap.json');
+      writeFileSync(path, JSON.stringify({ ...(JSON.parse(readFileSync(path, 'utf8')) as object), bootId: 'earlier' }));
+    }
+    writeFileSync(join(added[0] ?? '', 'flushed'), '');
+    await open(2, flusher);
+    assert.deepEqual(
+      store.remaps().map(({ dir }) => dirname(dir)),
+      added.slice(0, 1),
+    );
   });
 
   it('that are damaged or of another key are removed', async () => {

@@ -25,7 +25,7 @@ export interface RemapStore {
   remaps(): readonly Remap[];
   /** Where the remapped layer of that id is, or will be. */
   dirOf(id: string): string;
-  /** Takes away what no snapshot uses and `isKept` does not want for its image. */
+  /** Takes away what no snapshot uses, of images that `isKept` does not know; and what is too much. */
   release(isKept: (chainId: string) => boolean): void;
   /** A snapshot of it has gone: takes away what is too much. */
   unused(id: string): void;
@@ -99,6 +99,7 @@ export async function openRemapStore(options: RemapStoreOptions): Promise<RemapS
       for (const { id, chainId } of state.all.values()) {
         if (!isKept(chainId) && !state.isUsed(id)) drop(state, id);
       }
+      trim(state);
     },
     unused(id) {
       touch(state, id);
