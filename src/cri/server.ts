@@ -52,7 +52,7 @@ export async function serveCri(options: CriServerOptions): Promise<CriServer> {
   const grpc = grpcServer(options, inflight, { closing: closing.signal, stopping: stopping.signal });
   const injector = grpc.createConnectionInjector(ServerCredentials.createInsecure());
   const connections = new Set<ClientConnection>();
-  const listener = await listenOn(options.socketPath, (socket) => {
+  const listener = await listenOn(options.socketPath, 'own', (socket) => {
     const connection = new ClientConnection(socket);
     connections.add(connection);
     connection.once('close', () => connections.delete(connection));

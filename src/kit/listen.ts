@@ -1,5 +1,5 @@
 /** A listening unix socket: a file that only root can reach, in a directory that only root can enter. */
-import { chmodSync, lstatSync, mkdirSync, statSync, unlinkSync } from 'node:fs';
+import { lstatSync, mkdirSync, statSync, unlinkSync } from 'node:fs';
 import { connect, createServer } from 'node:net';
 import type { Server, Socket } from 'node:net';
 import { dirname } from 'node:path';
@@ -9,12 +9,17 @@ import { RuntimeError, asRuntimeError, isErrno } from './errors.js';
 const longestSocketPath = 107;
 
 /**
- * Listens on `path` with mode 0600. The directory is made with mode 0700; an existing one must be ours and closed to
- * others. A socket nobody listens on is replaced; a live one is an `already-exists` error.
+ * Listens on `path` with mode 0600. The directory is made with mode 0700; an existing one must be ours, and closed to
+ * others if it is our own, else only to their writing. A socket nobody listens on is replaced; a live one is an
+ * `already-exists` error.
  */
-export async function listenOn(path: string, onConnection: (socket: Socket) => void): Promise<Server> {
+export async function listenOn(
+  path: string,
+  directory: 'own' | 'shared',
+  onConnection: (socket: Socket) => void,
+): Promise<Server> {
   checkPath(path);
-  prepareDirectory(dirname(path));
+  prepareDirectory(dirname(path), directory === 'own' ? 0o077 : 0o022);
   await removeStale(path);
   const server = createServer({ allowHalfOpen: true, pauseOnConnect: true }, onConnection);
   await listening(server, path);
@@ -28,13 +33,13 @@ function checkPath(path: string): void {
   }
 }
 
-function prepareDirectory(directory: string): void {
+function prepareDirectory(directory: string, forbidden: number): void {
   try {
     mkdirSync(directory, { recursive: true, mode: 0o700 });
     const { mode, uid } = statSync(directory);
     const own = process.getuid?.() ?? 0;
     if (uid !== own) throw new RuntimeError('denied', `directory ${directory}: belongs to uid ${uid}, not to ${own}`);
-    if ((mode & 0o077) === 0) return;
+    if ((mode & forbidden) === 0) return;
     const shown = (mode & 0o7777).toString(8).padStart(4, '0');
     throw new RuntimeError(
       'denied',
@@ -72,9 +77,12 @@ function isLive(path: string): Promise<boolean> {
 function listening(server: Server, path: string): Promise<void> {
   return new Promise((resolve, reject) => {
     server.once('error', (error) => reject(asRuntimeError(error, `listen on ${path}`)));
-    server.listen(path, () => {
-      chmodSync(path, 0o600);
-      resolve();
-    });
+    // The socket is bound within the call: it is never open to others.
+    const before = process.umask(0o177);
+    try {
+      server.listen(path, resolve);
+    } finally {
+      process.umask(before);
+    }
   });
 }

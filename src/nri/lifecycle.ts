@@ -48,8 +48,6 @@ export class PluginLifecycle implements Lifecycle {
   readonly #plugins: Plugins;
   readonly #host: LifecycleHost;
   readonly #note: Observer['note'];
-  /** Pods whose stop was told; of those stopped while nobody listened there is nothing to tell. */
-  readonly #stopped = new Set<string>();
 
   constructor(plugins: Plugins, host: LifecycleHost, note: Observer['note']) {
     this.#plugins = plugins;
@@ -70,11 +68,6 @@ export class PluginLifecycle implements Lifecycle {
   }
 
   async tell(event: PodEvent | ContainerEvent, pod: SandboxRecord, container?: ContainerRecord): Promise<void> {
-    if (event === 'stop-sandbox') {
-      if (this.#stopped.has(pod.id)) return;
-      this.#stopped.add(pod.id);
-    }
-    if (event === 'remove-sandbox') this.#stopped.delete(pod.id);
     // Written down now: it may have changed when its turn comes.
     const podTold = this.#podMessage(pod);
     const told = container === undefined ? undefined : this.#containerMessage(container);

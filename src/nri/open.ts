@@ -40,12 +40,14 @@ export function openNri(options: NriOptions): Nri {
     lifecycle,
     async start(runtimeVersion) {
       const context: Context = { options: { ...options, runtimeVersion }, plugins, lifecycle };
-      for (const plugin of installedPlugins(options.pluginDir, options.configDir, note))
-        await launch(plugin, context).catch((error: unknown) =>
+      const installed = installedPlugins(options.pluginDir, options.configDir, note).map((plugin) =>
+        launch(plugin, context).catch((error: unknown) =>
           note('warn', `plugin ${plugin.path} is left out: ${messageOf(error)}`),
-        );
+        ),
+      );
+      await Promise.all(installed);
       try {
-        server = await listenOn(options.socketPath, (socket) => {
+        server = await listenOn(options.socketPath, 'shared', (socket) => {
           connections.add(socket);
           socket.on('close', () => connections.delete(socket));
           admit(socket, context).catch((error: unknown) =>

@@ -1,4 +1,5 @@
 import type { Event } from '../../api/nri/v1alpha1/generated/api.js';
+import { RuntimeError } from '../kit/errors.js';
 import { KeyedLock } from '../kit/keyed-lock.js';
 import type { Plugin } from './plugin.js';
 
@@ -55,7 +56,7 @@ export class Plugins {
         this.#alone(() =>
           this.inTurn(async () => {
             await synchronize();
-            if (plugin.closed) return;
+            if (plugin.closed) throw new RuntimeError('unavailable', `plugin ${plugin.fullName} has gone`);
             this.#plugins = [...this.#plugins, plugin].sort((a, b) => Number(a.index) - Number(b.index));
             plugin.onClose(() => (this.#plugins = this.#plugins.filter((each) => each !== plugin)));
           }),

@@ -42,15 +42,13 @@ export function lifecycleHost(deps: () => HostDeps): LifecycleHost {
   };
 }
 
-/** However a container or a pod came to its end, those who take part hear of it. */
+/** However a container came to its end, those who take part hear of it. */
 export function tellOfStop(
   { type, objectId }: StateChange,
   { registry, lifecycle }: Pick<Parts, 'registry' | 'lifecycle'>,
 ): void {
   if (type !== 'stopped' || !lifecycle.active) return;
   const container = registry.findContainer(objectId)?.record;
-  const pod = registry.findSandbox(container?.sandboxId ?? objectId)?.record;
-  if (pod === undefined) return;
-  if (container === undefined) void lifecycle.tell('stop-sandbox', pod);
-  else void lifecycle.tell('container-stopped', pod, container);
+  if (container === undefined) return;
+  void lifecycle.tell('container-stopped', registry.sandbox(container.sandboxId).record, container);
 }

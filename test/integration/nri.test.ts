@@ -9,7 +9,7 @@ import { silentObserver, type Observer } from '../../src/kit/observer.js';
 import type { ContainerConfig } from '../../src/runtime/model.js';
 import { connectPlugin, refusal, type PluginDouble, type PluginOptions } from '../support/nri-plugin.js';
 import { usePods } from '../support/pods.js';
-import { call, containerConfig } from '../support/runtime.js';
+import { call, containerConfig, logText } from '../support/runtime.js';
 
 describe('plugins of the node', function () {
   this.timeout(60_000);
@@ -95,6 +95,16 @@ describe('plugins of the node', function () {
     for (let i = 0; i < 2; i++) await pods.host.runtime.sandboxes.stop(pod, call());
     await pods.remove(pod);
     assert.equal(double.calls.filter((each) => each.startsWith('StopPodSandbox')).length, 1);
+  });
+
+  it('hear that a pod is over whose shim died', async () => {
+    const double = await plugin({ events: [Event.STOP_POD_SANDBOX, Event.STOP_CONTAINER] });
+    const pod = await pods.run();
+    const config = containerConfig('exec sleep 100');
+    await pods.start(pod, config);
+    process.kill(pods.host.parts.registry.sandbox(pod).record.shimPid, 'SIGKILL');
+    await until(() => double.calls.some((each) => each.startsWith('StopPodSandbox')));
+    assert.ok(double.calls.includes(`StopContainer ${config.metadata.name}`), double.calls.join());
   });
 
   it('are told what pods and containers are like', async () => {
@@ -404,7 +414,7 @@ describe('plugins of the node', function () {
   it('change and evict containers of their own accord, and hear what failed', async () => {
     const double = await plugin();
     const pod = await pods.run();
-    const config = containerConfig('trap "exit 0" TERM; while :; do sleep 0.1; done');
+    const config = containerConfig('trap "exit 0" TERM; echo ready; while :; do sleep 0.1; done');
     const id = await pods.start(pod, config);
     const resources = { cpu: { shares: { value: 444n } } };
     const { failed } = await double.update({
@@ -420,6 +430,7 @@ describe('plugins of the node', function () {
       ['nobody', id],
     );
     assert.equal(pods.host.runtime.containers.status(id).resources.cpuShares, 444);
+    await until(() => logText(pods.host.runtime.containers.status(id).logPath) !== '');
     await double.update({ evict: [{ containerId: id, reason: 'because' }] });
     await double.seen(`StopContainer ${config.metadata.name}`);
     assert.equal(pods.host.runtime.containers.status(id).exit?.code, 0);
@@ -515,8 +526,8 @@ describe('plugins of the node', function () {
       unknown: ['runPodSandbox', 'startContainer', 'postStartContainer', 'removeContainer'],
     });
     const pod = await pods.run();
-    const config = containerConfig('true');
-    await pods.toEnd(pod, config);
+    const config = containerConfig('exec sleep 100');
+    await pods.start(pod, config);
     await pods.remove(pod);
     const name = config.metadata.name;
     for (const event of [Event.START_CONTAINER, Event.POST_START_CONTAINER, Event.REMOVE_CONTAINER])

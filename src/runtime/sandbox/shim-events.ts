@@ -6,7 +6,7 @@ import { exitReason } from '../registry.js';
 /** Name under which a pod's shim holds the mount of its /dev/shm. */
 export const shmName = 'shm';
 
-export type ShimEventDeps = Pick<Parts, 'registry' | 'cgroups' | 'host' | 'residue' | 'paths'> & {
+export type ShimEventDeps = Pick<Parts, 'registry' | 'cgroups' | 'host' | 'residue' | 'paths' | 'lifecycle'> & {
   readonly note?: (message: string) => void;
 };
 
@@ -48,5 +48,6 @@ export async function podLost(sandboxId: string, reason: string, deps: ShimEvent
       exit: { code: 137, finishedAt: deps.host.now(), reason: 'Error', message: `the pod's shim ended: ${reason}` },
     });
   }
+  if (deps.lifecycle.active) await deps.lifecycle.tell('stop-sandbox', entry.record);
   await releaseNetwork(entry.record, deps);
 }
