@@ -105,14 +105,23 @@ async function makeNamespaces(
 /** Inside a user namespace already (`podman unshare`, `unshare -Ur`) its own maps are what there is. */
 function startKeeper(native: Native): Keeper {
   const program = builtPrograms().shim;
-  if (process.geteuid?.() === 0)
-    return keepNamespaces(native, program, { user: false, network: true }, () => undefined);
+  if (process.geteuid?.() === 0) return keep(native, program, false, () => undefined);
   const account = accountOf();
   const maps = rootlessMaps(account, readText('/etc/subuid'), readText('/etc/subgid'));
-  return keepNamespaces(native, program, { user: true, network: true }, (pid) => {
+  return keep(native, program, true, (pid) => {
     writeMap('newuidmap', pid, maps.uids);
     writeMap('newgidmap', pid, maps.gids);
   });
+}
+
+function keep(native: Native, program: string, user: boolean, mapIds: (pid: number) => void): Keeper {
+  try {
+    return keepNamespaces(native, program, { user, network: true }, mapIds);
+  } catch (error) {
+    if (error instanceof RuntimeError) throw error;
+    const hint = 'berth doctor says what this host keeps from ordinary users';
+    throw new RuntimeError('denied', `${messageOf(error)}; ${hint}`, { cause: error });
+  }
 }
 
 function accountOf(): Account {
