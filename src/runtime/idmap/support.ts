@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { messageOf, RuntimeError } from '../../kit/errors.js';
+import { mountAt, parseMountTable } from '../../kit/mount-table.js';
 import type { Descriptor } from '../../native/descriptor.js';
 import type { KernelFacts } from '../../native/kernel-facts.js';
 import type { Native } from '../../native/native.js';
@@ -120,17 +121,8 @@ function refusalWords(path: string, message: string, release: string): string {
 
 /** The mount that a path without symbolic links lies on, of the text of /proc/PID/mountinfo; the last one wins. */
 export function mountOf(path: string, mountinfo: string): { readonly fstype: string; readonly point: string } {
-  let best = { fstype: 'unknown', point: '' };
-  for (const line of mountinfo.split('\n')) {
-    const [left = '', right = ''] = line.split(' - ');
-    const point = (left.split(' ')[4] ?? '').replace(/\\([0-7]{3})/g, (_, octal: string) =>
-      String.fromCharCode(parseInt(octal, 8)),
-    );
-    const covers = point === '/' || path === point || path.startsWith(`${point}/`);
-    if (point !== '' && covers && point.length >= best.point.length)
-      best = { fstype: right.split(' ')[0] ?? '', point };
-  }
-  return best;
+  const { fstype = 'unknown', point = '' } = mountAt(parseMountTable(mountinfo), path) ?? {};
+  return { fstype, point };
 }
 
 /** Refuses a pod that wants what the host cannot give. */

@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { lstat, opendir, readFile, rename, rmdir, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isErrno, RuntimeError } from '../../kit/errors.js';
+import { parseMountTable } from '../../kit/mount-table.js';
 import type { DiskUsage } from './snapshotter.js';
 
 /**
@@ -98,13 +99,9 @@ async function namesIn(dir: string): Promise<readonly string[]> {
 
 /** Mount points at or below `path` in this mount namespace. */
 export async function mountsBelow(path: string): Promise<readonly string[]> {
-  const text = await readFile('/proc/self/mountinfo', 'utf8');
-  const points = text.split('\n').map((line) => unescapeMount(line.split(' ')[4] ?? ''));
+  const points = parseMountTable(await readFile('/proc/self/mountinfo', 'utf8')).map(({ point }) => point);
   return points.filter((point) => point === path || point.startsWith(`${path}/`));
 }
-
-const unescapeMount = (text: string): string =>
-  text.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)));
 
 const lstatOrNothing = (path: string) =>
   lstat(bytes(path)).catch((error: unknown) => {
