@@ -1,89 +1,24 @@
 import assert from 'node:assert/strict';
 import type { ChildProcess } from 'node:child_process';
-import {
-  chmodSync,
-  chownSync,
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmdirSync,
-  rmSync,
-  statSync,
-  writeFileSync,
-} from 'node:fs';
+import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { connect, createServer, type AddressInfo } from 'node:net';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { endAgent, image, rootlessSuite } from '../support/rootless-suite.js';
+import { isInstalled, uid } from '../support/rootless-user.js';
 import { skip } from '../support/skip.js';
-import { buildTestImage } from '../support/test-image.js';
-import {
-  isInstalled,
-  makeRootlessUser,
-  rootlessObstacle,
-  translateProgram,
-  uid,
-  type RootlessUser,
-} from '../support/rootless-user.js';
-
-const image = 'docker.io/library/rootless:1';
 
 describe('an agent of an ordinary user', function () {
   this.timeout(120_000);
-  let user: RootlessUser;
-  let archive = '';
-  let program = '';
-  const translated = mkdtempSync(join(tmpdir(), 'bt-program-'));
-
-  before(async function () {
-    const obstacle = rootlessObstacle();
-    if (obstacle !== undefined) skip(this, obstacle);
-    chmodSync(translated, 0o755);
-    program = await translateProgram(translated);
-  });
-  after(() => rmSync(translated, { recursive: true, force: true }));
-
-  const open = async (options: Parameters<typeof makeRootlessUser>[1] = {}): Promise<void> => {
-    user = makeRootlessUser(program, options);
-    archive = join(user.dir, 'image');
-    const files = {
-      '/etc/owned': { content: 'x', uid: 33, gid: 34 },
-      '/bin/suid': { content: '#!/bin/sh\n', mode: 0o4755, uid: 5, gid: 6 },
-    };
-    buildTestImage(archive, { name: image, files });
-  };
-  const imported = async (): Promise<void> => {
-    assert.equal(await text('image', 'import', archive).then((said) => said.includes('rootless:1')), true);
-  };
-  afterEach(async () => {
-    const left = await user?.close();
-    assert.deepEqual(left, []);
-  });
-
-  /** Standard output of a command that must succeed. */
-  const text = async (...args: string[]): Promise<string> => {
-    const { code, stdout, stderr } = await user.berth(...args);
-    assert.equal(
-      code,
-      0,
-      `berth ${args.join(' ')}: ${stderr}\n${existsSync(join(user.dir, 'serve.log')) ? user.log() : ''}`,
-    );
-    return stdout;
-  };
-  const shell = (script: string, ...flags: string[]): Promise<string> =>
-    text('run', '--rm', ...flags, image, 'sh', '-c', script);
+  const suite = rootlessSuite();
+  const { open, text, shell } = suite;
 
   describe('running one command', () => {
-    beforeEach(async () => {
-      await open();
-      await imported();
-    });
+    beforeEach(() => open());
 
     it('needs no agent, and leaves nothing behind', async () => {
       assert.equal(await text('run', '--rm', '--rootless', image, 'echo', 'done'), 'done\n');
-      assert.ok(!existsSync(join(user.state, 'rootless.json')));
+      assert.ok(!existsSync(join(suite.user.state, 'rootless.json')));
     });
 
     it('is root inside and the user outside, each kind of id by its own map', async () => {
@@ -91,24 +26,24 @@ describe('an agent of an ordinary user', function () {
         'id -u; id -g; cat /proc/self/uid_map /proc/self/gid_map; stat -c %u:%g:%a /etc/owned /bin/suid',
       );
       const lines = said.split('\n').map((line) => line.trim().replace(/\s+/g, ' '));
-      const { uid: subUid, gid: subGid } = user.subordinate;
+      const { uid: subUid, gid: subGid } = suite.user.subordinate;
       const maps = [`0 ${uid} 1`, `1 ${subUid} 65536`, `0 ${uid} 1`, `1 ${subGid} 65536`];
       assert.deepEqual(lines, ['0', '0', ...maps, '33:34:644', '5:6:4755', '']);
     });
 
     it('writes files that are the user’s outside, and the subordinate ids’', async () => {
-      const volume = join(user.home, 'v');
+      const volume = join(suite.user.home, 'v');
       await text(
         'run',
         '--rm',
         '-v',
-        `${user.home}:/home`,
+        `${suite.user.home}:/home`,
         image,
         'sh',
         '-c',
         'mkdir /home/v; echo x >/home/v/f; chown 7:8 /home/v/f',
       );
-      const { uid: subUid, gid: subGid } = user.subordinate;
+      const { uid: subUid, gid: subGid } = suite.user.subordinate;
       assert.equal(statSync(volume).uid, uid);
       assert.deepEqual([statSync(join(volume, 'f')).uid, statSync(join(volume, 'f')).gid], [subUid + 6, subGid + 7]);
     });
@@ -140,78 +75,81 @@ describe('an agent of an ordinary user', function () {
     });
 
     it('cannot read what is root’s', async () => {
-      const secret = join(user.dir, 'secret');
+      const secret = join(suite.user.dir, 'secret');
       writeFileSync(secret, 'secret', { mode: 0o600 });
-      const { code, stderr } = await user.berth('run', '--rm', '-v', `${secret}:/secret`, image, 'cat', '/secret');
+      const { code, stderr } = await suite.user.berth(
+        'run',
+        '--rm',
+        '-v',
+        `${secret}:/secret`,
+        image,
+        'cat',
+        '/secret',
+      );
       assert.equal(code, 1);
       assert.match(stderr, /Permission denied/);
     });
 
     it('passes on exit codes and says what was not applied', async () => {
-      const { code, stderr } = await user.berth('run', '--rm', '--memory', '64MiB', image, 'sh', '-c', 'exit 7');
+      const { code, stderr } = await suite.user.berth('run', '--rm', '--memory', '64MiB', image, 'sh', '-c', 'exit 7');
       assert.equal(code, 7);
-      // Where cgroup v2 is, nothing of it was delegated to this user.
+      // Where cgroup v2 is, nothing of it was delegated to this suite.user.
       assert.match(stderr, /no cgroup is delegated to us: memoryLimit of .* not applied/);
     });
 
     it('can have a user namespace of its own inside', async () => {
       const said = await shell('cat /proc/self/uid_map; stat -c %u:%g /etc/owned', '--userns', '0:1:1000');
       assert.match(said, /^\s+0\s+1\s+1000\n33:34\n$/);
-      const { code, stderr } = await user.berth('run', '--rm', '--userns', '0:70000:1000', image, 'true');
+      const { code, stderr } = await suite.user.berth('run', '--rm', '--userns', '0:70000:1000', image, 'true');
       assert.notEqual(code, 0);
       assert.match(stderr, /no uid 70000|not permitted|EPERM|EINVAL/);
     });
 
-    it('makes a user namespace where it is in one already', async () => {
-      await user.close();
-      await open({ wrapper: ['unshare', '-Urm'], env: { BERTH_NETWORK_ROOTLESS: 'none' } });
-      const files = { name: image };
-      buildTestImage(`${archive}-2`, files);
-      archive = `${archive}-2`;
-      await imported();
+    it('runs inside a user namespace that is there already, with what ids that has', async () => {
+      await suite.user.close();
+      await open({ wrapper: ['unshare', '-Urm'] });
       assert.match(await shell('id -u; cat /proc/self/uid_map'), new RegExp(`^0\\n\\s+0\\s+${uid}\\s+1\\n$`));
     });
   });
 
   it('says what helps without subordinate ids, and without a runtime directory', async () => {
-    await open({ withoutSubordinateIds: true });
-    const noIds = await user.berth('run', '--rm', image);
+    await open({ withoutSubordinateIds: true, empty: true });
+    const noIds = await suite.user.berth('run', '--rm', image);
     assert.notEqual(noIds.code, 0);
     assert.match(noIds.stderr, /\/etc\/subuid has no ids for user "rootless-test"; as root: usermod --add-subuids/);
-    await user.close();
-    await open({ env: { XDG_RUNTIME_DIR: '' } });
-    assert.match((await user.berth('ps')).stderr, /set XDG_RUNTIME_DIR/);
+    await suite.user.close();
+    await open({ env: { XDG_RUNTIME_DIR: '' }, empty: true });
+    assert.match((await suite.user.berth('ps')).stderr, /set XDG_RUNTIME_DIR/);
   });
 
   describe('serving', () => {
     let agent: ChildProcess | undefined;
     const keeper = (): number =>
-      (JSON.parse(readFileSync(join(user.state, 'rootless.json'), 'utf8')) as { keeper: { pid: number } }).keeper.pid;
+      (JSON.parse(readFileSync(join(suite.user.state, 'rootless.json'), 'utf8')) as { keeper: { pid: number } }).keeper
+        .pid;
     const end = async (signal: NodeJS.Signals): Promise<void> => {
-      assert.equal(agent?.exitCode, null, user.log());
-      const ended = new Promise((resolve) => agent?.once('exit', resolve));
-      agent?.kill(signal);
-      await ended;
+      const ending = agent ?? assert.fail('no agent runs');
       agent = undefined;
+      await endAgent(ending, signal, suite.user);
     };
 
     beforeEach(async () => {
-      await open();
-      agent = await user.serve();
-      await imported();
+      await open({ empty: true });
+      agent = await suite.user.serve();
+      await suite.importImage();
     });
     // An agent that ends without pods takes the namespaces along.
     afterEach(async () => {
       if (agent === undefined) return;
-      await removePods();
+      await suite.removePods();
       await end('SIGTERM');
     });
 
     it('keeps its files where the user’s are, for the user alone', () => {
-      for (const path of [user.state, join(user.home, '.local/share/berth')]) {
+      for (const path of [suite.user.state, join(suite.user.home, '.local/share/berth')]) {
         assert.deepEqual([statSync(path).uid, statSync(path).mode & 0o777], [uid, 0o700], path);
       }
-      assert.ok(existsSync(join(user.state, 'berth.sock')));
+      assert.ok(existsSync(join(suite.user.state, 'berth.sock')));
     });
 
     it('loses nothing when it is killed, and comes back into the same namespaces', async () => {
@@ -222,9 +160,9 @@ describe('an agent of an ordinary user', function () {
       await text('exec', 'web', 'sh', '-c', 'echo kept >/kept');
       const before = keeper();
       await end('SIGKILL');
-      assert.ok(user.processes().some((line) => line.startsWith('sleep 100000')));
+      assert.ok(suite.user.processes().some((line) => line.startsWith('sleep 100000')));
       await assert.rejects(fetchText(port, '/i'));
-      agent = await user.serve();
+      agent = await suite.user.serve();
       assert.equal(keeper(), before);
       assert.equal(await text('exec', 'web', 'cat', '/kept'), 'kept\n');
       assert.equal(await text('logs', 'web'), 'started\n');
@@ -236,7 +174,7 @@ describe('an agent of an ordinary user', function () {
     it('ends every process of a container, also those that left its session in the host’s process ids', async () => {
       const script = 'setsid sleep 200001 & (setsid sh -c "sleep 200002; true" &) ; exec sleep 200003';
       await text('run', '-d', '--name', 'many', '--pid', 'host', image, 'sh', '-c', script);
-      const sleeping = (): string[] => user.processes().filter((line) => line.startsWith('sleep 20000'));
+      const sleeping = (): string[] => suite.user.processes().filter((line) => line.startsWith('sleep 20000'));
       for (let attempt = 0; attempt < 200 && sleeping().length < 3; attempt++) await sleep(25);
       assert.equal(sleeping().length, 3);
       await text('stop', '--time', '0', 'many');
@@ -248,12 +186,12 @@ describe('an agent of an ordinary user', function () {
       await text('run', '--pid', 'host', '--name', 'short', image, 'sh', '-c', script);
       for (
         let attempt = 0;
-        attempt < 200 && user.processes().some((line) => line.startsWith('sleep 200004'));
+        attempt < 200 && suite.user.processes().some((line) => line.startsWith('sleep 200004'));
         attempt++
       )
         await sleep(25);
       assert.deepEqual(
-        user.processes().filter((line) => line.startsWith('sleep 200004')),
+        suite.user.processes().filter((line) => line.startsWith('sleep 200004')),
         [],
       );
     });
@@ -264,76 +202,6 @@ describe('an agent of an ordinary user', function () {
       const address = /ready\s+(\S+)/.exec(await text('pods'))?.[1] ?? '';
       assert.equal(await shell(`wget -q -O - http://${address}/i`), 'hello\n');
       await text('stop', '--time', '0', 'server');
-    });
-
-    const removePods = async (): Promise<void> => {
-      const pods = JSON.parse(await text('pods', '--json')) as { id: string }[];
-      for (const { id } of pods) await text('rm', '-f', id);
-    };
-  });
-
-  describe('with a delegated part of cgroup v2', () => {
-    const root = '/sys/fs/cgroup/bt-rootless';
-    const delegate = (path: string): void => {
-      mkdirSync(path);
-      for (const file of ['', 'cgroup.procs', 'cgroup.subtree_control', 'cgroup.threads'])
-        chownSync(join(path, file), uid, uid);
-    };
-
-    before(function () {
-      if (!existsSync('/sys/fs/cgroup/cgroup.controllers')) skip(this, 'the controllers are not on cgroup v2 here');
-      writeFileSync('/sys/fs/cgroup/cgroup.subtree_control', '+memory +pids +cpu');
-    });
-    beforeEach(async () => {
-      delegate(root);
-      delegate(join(root, 'session'));
-      await open({ prepare: [`echo $$ >${root}/session/cgroup.procs`] });
-      await imported();
-    });
-    afterEach(async () => {
-      await user.close();
-      removeCgroup(root);
-    });
-
-    it('applies limits', async () => {
-      const script = 'cd /sys/fs/cgroup; cat memory.max cpu.max; cat /proc/self/cgroup';
-      const { stdout, stderr } = await user.berth(
-        ...['run', '--rm', '--memory', '64MiB', '--cpus', '0.5', image, 'sh', '-c', script],
-      );
-      assert.equal(stdout, '67108864\n50000 100000\n0::/\n', stderr);
-      assert.doesNotMatch(stderr, /cgroup/);
-    });
-
-    it('ends containers by their cgroups, which go with them', async () => {
-      const agent = await user.serve();
-      await text(
-        'run',
-        '-d',
-        '--name',
-        'c',
-        '--pid',
-        'host',
-        image,
-        'sh',
-        '-c',
-        'setsid sleep 200010 & exec sleep 200011',
-      );
-      await text('stop', '--time', '0', 'c');
-      assert.deepEqual(
-        user.processes().filter((line) => line.startsWith('sleep')),
-        [],
-      );
-      const [{ id }] = JSON.parse(await text('pods', '--json')) as [{ id: string }];
-      await text('rm', '-f', id);
-      assert.deepEqual(
-        readdirSync(join(root, 'berth'), { withFileTypes: true }).flatMap((entry) =>
-          entry.isDirectory() ? [entry.name] : [],
-        ),
-        ['shims'],
-      );
-      const ended = new Promise((resolve) => agent.once('exit', resolve));
-      agent.kill('SIGTERM');
-      await ended;
     });
   });
 
@@ -356,19 +224,10 @@ describe('an agent of an ordinary user', function () {
         server: 'busybox httpd -f -p 198.51.100.1:8099 -h "$HOME/../w"',
       };
       await open({ ...options, env: { BERTH_NETWORK_ROOTLESS: wayOut } });
-      await imported();
       assert.equal(await shell('wget -q -O - http://198.51.100.1:8099/i'), 'hello\n');
     });
   }
 });
-
-/** Children first. */
-function removeCgroup(path: string): void {
-  for (const entry of readdirSync(path, { withFileTypes: true })) {
-    if (entry.isDirectory()) removeCgroup(join(path, entry.name));
-  }
-  rmdirSync(path);
-}
 
 async function freePort(): Promise<number> {
   const server = createServer();

@@ -37,6 +37,7 @@ export interface RootlessUser {
   /** Starts `berth serve --rootless` and waits until it answers. */
   serve(): Promise<ChildProcess>;
   /** What `serve` wrote. */
+  readonly logFile: string;
   log(): string;
   /** Command lines of live processes that are the user's, or have one of its subordinate ids. */
   processes(): string[];
@@ -147,6 +148,7 @@ export function makeRootlessUser(program: string, options: RootlessUserOptions =
       }
       throw new Error(`the agent did not start:\n${readFileSync(logFile, 'utf8').slice(-4000)}`);
     },
+    logFile,
     log: () => readFileSync(logFile, 'utf8'),
     processes,
     async close() {
@@ -159,7 +161,8 @@ export function makeRootlessUser(program: string, options: RootlessUserOptions =
 }
 
 function enterScript(dir: string, { prepare = [], server, wrapper = [] }: RootlessUserOptions): string {
-  const start = `setpriv ${[...asUser, ...wrapper].join(' ')} "$@"`;
+  // By path: busybox's shell would take its own applet, which knows no users.
+  const start = `/usr/bin/setpriv ${[...asUser, ...wrapper].join(' ')} "$@"`;
   return [
     '#!/bin/sh',
     'set -e',
