@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { connect } from 'node:net';
 import type { Duplex } from 'node:stream';
@@ -15,9 +16,11 @@ import {
   type UpdateContainersRequest,
   type UpdateContainersResponse,
 } from '../../api/nri/v1alpha1/generated/api.js';
-import { RuntimeError } from '../../src/kit/errors.js';
+import { sleep } from '../../src/kit/deadline.js';
+import { RuntimeError, isKind, type ErrorKind } from '../../src/kit/errors.js';
 import { openMux, pluginChannel, runtimeChannel, type MuxChannel } from '../../src/nri/mux.js';
 import { ttrpcClient, ttrpcServer, type TtrpcHandler } from '../../src/nri/ttrpc.js';
+import type { Pods } from './pods.js';
 
 type Methods = typeof PluginDefinition.methods;
 type Decoded<K extends keyof Methods> = ReturnType<Methods[K]['requestType']['decode']>;
@@ -171,3 +174,31 @@ function later<T>(): { readonly promise: Promise<T>; readonly resolve: (value: T
   const promise = new Promise<T>((settle) => (resolve = settle));
   return { promise, resolve };
 }
+
+/** Plugins of a runtime's, which are gone after each test before its pods go. Registers its hooks where it is called. */
+export function usePlugins(pods: Pods): (options?: PluginOptions) => Promise<PluginDouble> {
+  const connected: PluginDouble[] = [];
+  afterEach(async () => {
+    for (const double of connected.splice(0)) double.close();
+    await until(() => !pods.host.parts.lifecycle.active);
+  });
+  return async (options = {}) => {
+    const double = await connectPlugin(pods.testHost.config.nri.socketPath, options);
+    connected.push(double);
+    await until(() => pods.host.parts.lifecycle.active);
+    return double;
+  };
+}
+
+/** Waits up to 5 s. */
+export async function until(holds: () => boolean): Promise<void> {
+  for (let i = 0; i < 200 && !holds(); i++) await sleep(25);
+  assert.ok(holds());
+}
+
+export const failsWith = (work: Promise<unknown>, kind: ErrorKind, message: RegExp): Promise<void> =>
+  assert.rejects(work, (error) => {
+    assert.ok(isKind(error, kind), String(error));
+    assert.match(error.message, message);
+    return true;
+  });
