@@ -8,6 +8,7 @@ import { deviceProgramCalls } from '../native/bpf.js';
 import { gatherKernelFacts, type KernelFacts } from '../native/kernel-facts.js';
 import { openNative, type Native } from '../native/native.js';
 import { openUserNamespace } from '../native/user-namespace.js';
+import { openCdiDevices } from '../runtime/cdi/devices.js';
 import type { Cgroups } from '../runtime/cgroups/types.js';
 import { openCgroups } from '../runtime/cgroups/cgroups.js';
 import type { Runtime } from '../runtime/facade.js';
@@ -136,6 +137,7 @@ export async function openRuntime(config: Config, observer: Observer): Promise<O
     }),
     templates: new JoinTemplateCache({ paths, seccomp }),
     lookups: openHostLookups(),
+    cdi: openCdiDevices(config.runtime.cdiSpecDirs, note),
     lifecycle: plugins.lifecycle,
     ...(rootless === undefined ? {} : { rootless: rootless.part }),
   };
@@ -212,6 +214,7 @@ function settingsOf(config: Config, kernel: KernelFacts): RuntimeSettings {
     cgroupParent: config.cgroup.parent,
     pidsLimit: runtime.pidsLimit,
     imageVolumes: runtime.imageVolumes,
+    deviceOwnership: runtime.deviceOwnershipFromSecurityContext,
     logLineBytes: runtime.logLineBytes,
     drainMs: runtime.drainMs,
     execOutputBytes: runtime.execOutputBytes,

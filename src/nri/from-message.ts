@@ -1,6 +1,7 @@
 import {
   Field,
   IoPriorityClass,
+  type CdiDevice,
   type ContainerAdjustment,
   type LinuxDevice,
   type LinuxNamespace,
@@ -10,7 +11,13 @@ import {
 } from '../../api/nri/v1alpha1/generated/api.js';
 import { RuntimeError, invalid } from '../kit/errors.js';
 import type * as model from '../runtime/model.js';
-import { given, type AdjustableNamespace, type Changes, type SpecAdjustment } from '../runtime/spec/adjust.js';
+import {
+  given,
+  type AdjustableNamespace,
+  type AskedDevice,
+  type Changes,
+  type SpecAdjustment,
+} from '../runtime/spec/adjust.js';
 import type { OciDevice, OciDeviceRule, OciMount, OciNamespace } from '../runtime/spec/oci.js';
 
 /** Says which plugin wanted a field. */
@@ -41,6 +48,7 @@ export function adjustmentOf(adjust: ContainerAdjustment, owner: OwnerOf): SpecA
       (linux?.devices ?? []).map((device) => [device.path, device]),
       deviceOf,
     ),
+    ...(adjust.cdiDevices.length === 0 ? {} : { cdiDevices: adjust.cdiDevices.map(askedOf(owner)) }),
     deviceRules: (linux?.resources?.devices ?? []).map(ruleOf),
     rlimits: adjust.rlimits,
     sysctls: changes(Object.entries(linux?.sysctl ?? {}), (value) => value),
@@ -50,6 +58,10 @@ export function adjustmentOf(adjust: ContainerAdjustment, owner: OwnerOf): SpecA
     resources: { ...resources, ...(oomScoreAdj === undefined ? {} : { oomScoreAdj }) },
   };
 }
+
+const askedOf =
+  (owner: OwnerOf) =>
+  ({ name }: CdiDevice): AskedDevice => ({ name, field: `CDI devices of plugin ${owner(Field.CDI_DEVICES, name)}` });
 
 /** A '-' before the key takes away. */
 const changes = <T, U>(entries: readonly (readonly [string, T])[], value: (given: T) => U): Changes<U> =>
@@ -64,7 +76,6 @@ function refuseUnsupported(adjust: ContainerAdjustment, owner: OwnerOf): void {
   const stages = Object.entries(hooks ?? {}).filter(([, list]) => list.length > 0);
   const unsupported: readonly (readonly [boolean, Field, string])[] = [
     [stages.length > 0, Field.OCI_HOOKS, `OCI hooks (${stages.map(([stage]) => stage).join(', ')})`],
-    [adjust.cdiDevices.length > 0, Field.CDI_DEVICES, `the CDI device ${adjust.cdiDevices[0]?.name}`],
     [
       linux?.ioPriority !== undefined && linux.ioPriority.class !== IoPriorityClass.IOPRIO_CLASS_NONE,
       Field.IO_PRIORITY,
@@ -76,8 +87,7 @@ function refuseUnsupported(adjust: ContainerAdjustment, owner: OwnerOf): void {
     [linux?.rdt?.schemata !== undefined, Field.RDT_SCHEMATA, 'RDT schemata'],
     [linux?.rdt?.enableMonitoring?.value === true, Field.RDT_ENABLE_MONITORING, 'RDT monitoring'],
   ];
-  for (const [found, field, what] of unsupported)
-    if (found) refuse(field === Field.CDI_DEVICES ? owner(field, adjust.cdiDevices[0]?.name) : owner(field), what);
+  for (const [found, field, what] of unsupported) if (found) refuse(owner(field), what);
   const netDevice = Object.keys(linux?.netDevices ?? {}).find((name) => !name.startsWith('-'));
   if (netDevice !== undefined) refuse(owner(Field.LINUX_NET_DEVICES, netDevice), `the network device ${netDevice}`);
 }

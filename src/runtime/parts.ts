@@ -1,4 +1,5 @@
 import type { HostPaths, RuntimeSettings } from './settings.js';
+import type { CdiDevices } from './cdi/devices.js';
 import type { Cgroups } from './cgroups/types.js';
 import type { Shim } from './launch/shim.js';
 import type { IdRanges } from './idmap/ranges.js';
@@ -36,6 +37,7 @@ export interface Parts {
   readonly idRanges: IdRanges;
   readonly templates: JoinTemplates;
   readonly lookups: HostLookups;
+  readonly cdi: CdiDevices;
   /** Of an agent inside a user namespace; absent where it is the host's root. */
   readonly rootless?: Rootless;
   readonly lifecycle: Lifecycle;

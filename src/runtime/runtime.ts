@@ -69,6 +69,7 @@ export function createRuntime(options: RuntimeOptions): Runtime {
       ...options.facts,
       network: parts.network.info(),
       residue: parts.residue.list(),
+      cdiProblems: parts.cdi.problems(),
       plugins: parts.lifecycle.participants(),
       userNamespaces: userNamespaceFacts(parts.userNamespaces),
       requestsUnderWay: joined.underway().map(({ name, since, steps }) => ({

@@ -22,6 +22,8 @@ export interface RuntimeSettings {
   readonly rlimits: Readonly<Record<string, string>>;
   /** What becomes of the volumes an image declares: a directory each, a place in the root each, or nothing. */
   readonly imageVolumes: 'bind' | 'mkdir' | 'ignore';
+  /** Devices that are root's on the host become those of the container's user. */
+  readonly deviceOwnership: boolean;
   /** Names a RunPodSandbox may ask for; '' is the default and always allowed. */
   readonly handlers: readonly string[];
   /** Those of `handlers` whose pods get a user namespace without asking. */

@@ -46,6 +46,7 @@ export function makeTestHost(flags: Readonly<Record<string, string>> = {}): Test
     BERTH_NRI_SOCKET_PATH: join(dir, 'nri', 'nri.sock'),
     BERTH_NRI_PLUGIN_PATH: join(dir, 'nri', 'plugins'),
     BERTH_NRI_PLUGIN_CONFIG_PATH: join(dir, 'nri', 'conf.d'),
+    BERTH_RUNTIME_CDI_SPEC_DIRS: ['etc', 'run'].map((name) => join(dir, 'cdi', name)).join(),
     BERTH_NETWORK_BRIDGE: `bt${tag}`,
     BERTH_NETWORK_SUBNETS: `10.213.${parseInt(tag.slice(0, 2), 16)}.0/24`,
     BERTH_NETWORK_CNI_CONF_DIR: join(dir, 'cni'),

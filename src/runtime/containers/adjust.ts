@@ -6,11 +6,11 @@ import { adjustSpec, adjustedCgroup, adjustedResources, type SpecAdjustment } fr
 import { sandboxNamespaces } from '../spec/namespaces.js';
 import type { OciSpec } from '../spec/oci.js';
 import { admitSysctls } from '../spec/sysctls.js';
+import { addCdiDevices, type CdiDeps, type WithCdi } from './cdi.js';
 
-export type AdjustDeps = Pick<Parts, 'registry' | 'lifecycle' | 'cgroups'>;
+export type AdjustDeps = Pick<Parts, 'registry' | 'lifecycle' | 'cgroups'> & CdiDeps;
 
-export interface Adjusted {
-  readonly spec: OciSpec;
+export interface Adjusted extends WithCdi {
   /** Those that come from elsewhere than the pod's and the container's options say. */
   readonly namespaces: Readonly<Partial<Record<NamespaceKind, LaunchNamespace>>>;
 }
@@ -18,7 +18,7 @@ export interface Adjusted {
 /** Lets those who take part change a container that is being made. What they change is on its record too. */
 export async function adjustContainer(id: string, spec: OciSpec, deps: AdjustDeps): Promise<Adjusted> {
   const { registry, lifecycle } = deps;
-  if (!lifecycle.active) return { spec, namespaces: {} };
+  if (!lifecycle.active) return { spec, devices: [], namespaces: {} };
   const { record } = registry.container(id);
   const pod = registry.sandbox(record.sandboxId).record;
   const adjustment = await lifecycle.createContainer(pod, record, spec);
@@ -33,7 +33,8 @@ export async function adjustContainer(id: string, spec: OciSpec, deps: AdjustDep
       ? {}
       : { cgroupPath: newCgroup(record.cgroupPath, adjustment.cgroupsPath, deps) }),
   });
-  return { spec: adjustSpec(spec, adjustment), namespaces: launchNamespaces(adjustment) };
+  const adjusted = await addCdiDevices(id, adjustSpec(spec, adjustment), adjustment.cdiDevices ?? [], deps);
+  return { ...adjusted, namespaces: launchNamespaces(adjustment) };
 }
 
 function newCgroup(now: string, wanted: string, { cgroups }: AdjustDeps): string {

@@ -10,6 +10,7 @@ import type { ContainerConfig, Image, ImageRunConfig } from '../model.js';
 import type { Parts } from '../parts.js';
 import { compilePlan } from '../plan/compile.js';
 import type { LaunchPlan } from '../plan/plan.js';
+import { askedDevices } from '../spec/cdi.js';
 import { containerSpec } from '../spec/container-spec.js';
 import { containerNamespaces, sandboxNamespaces } from '../spec/namespaces.js';
 import type { OciDeviceRule, OciSpec } from '../spec/oci.js';
@@ -21,7 +22,8 @@ import type { ContainerRecord } from '../state/records.js';
 import { shmName } from '../sandbox/shim-events.js';
 import { adjustContainer } from './adjust.js';
 import { writeBundle } from './bundle.js';
-import { gatherDevices } from './gather-devices.js';
+import { addCdiDevices } from './cdi.js';
+import { deviceOwner, gatherDevices } from './gather-devices.js';
 import { gatherMounts } from './gather-mounts.js';
 import { gatherUserDatabase } from './gather-users.js';
 import { launchFacts } from './launch-facts.js';
@@ -44,6 +46,7 @@ export type CreateContainerDeps = Pick<
   | 'userNamespaces'
   | 'lifecycle'
   | 'lookups'
+  | 'cdi'
   | 'rootless'
 >;
 
@@ -232,11 +235,13 @@ async function build(
   });
   const config = { ...input.config, mounts };
   if (sandbox.mappings !== undefined && input.rootfs !== undefined) checkRootfs(input.rootfs, deps.userNamespaces);
+  const bound = sandbox.mappings !== undefined || deps.rootless !== undefined;
   const devices = await gatherDevices(
     config.devices,
     deps.lookups,
     security.privileged,
-    sandbox.mappings === undefined && deps.rootless === undefined ? undefined : isForEveryone,
+    bound ? isForEveryone : undefined,
+    deviceOwner(security, { wanted: settings.deviceOwnership, bound }),
   );
   const namespaces = containerNamespaces(sandbox.config.security.namespaces, security.namespaces, {
     cgroupVersion: deps.cgroups.layout.version,
@@ -268,10 +273,11 @@ async function build(
     volumes: volumes.declared,
     ...(sandbox.mappings === undefined ? {} : { mappings: sandbox.mappings }),
   });
-  const { spec: wanted, namespaces: adjusted } = await adjustContainer(id, plain, deps);
+  const withCdi = await addCdiDevices(id, plain, askedDevices(config), deps);
+  const { spec: wanted, namespaces: adjusted, devices: added } = await adjustContainer(id, withCdi.spec, deps);
   const spec = deps.rootless?.convert(wanted, id) ?? wanted;
   const facts = {
-    ...launchFacts(registry.container(id).record, namespaces, spec, devices, deps),
+    ...launchFacts(registry.container(id).record, namespaces, spec, [...devices, ...withCdi.devices, ...added], deps),
     ...volumeFacts(volumes, deps),
   };
   return { spec, plan: compilePlan(spec, { ...facts, namespaces: { ...facts.namespaces, ...adjusted } }) };

@@ -20,8 +20,7 @@ export interface MountFacts {
  * image is the source of is not looked at (see `volumes.ts`).
  */
 export async function gatherMounts(mounts: readonly Mount[], facts: MountFacts): Promise<Mount[]> {
-  let table: Promise<readonly MountEntry[]> | undefined;
-  const readTable = () => (table ??= readFile('/proc/self/mountinfo', 'utf8').then(parseMountTable));
+  const readTable = mountTable();
   return await Promise.all(
     mounts.map(async (mount, index) => {
       const field = `config.mounts[${index}]`;
@@ -34,6 +33,14 @@ export async function gatherMounts(mounts: readonly Mount[], facts: MountFacts):
       return found;
     }),
   );
+}
+
+type ReadTable = () => Promise<readonly MountEntry[]>;
+
+/** The host's mounts, read when they are first asked for. */
+export function mountTable(): ReadTable {
+  let table: ReturnType<ReadTable> | undefined;
+  return () => (table ??= readFile('/proc/self/mountinfo', 'utf8').then(parseMountTable));
 }
 
 function checkReadOnly(mount: Mount, facts: MountFacts, field: string): void {
@@ -53,10 +60,10 @@ function checkPropagation({ hostPath, propagation }: Mount, table: readonly Moun
 }
 
 /** Volumes are idmapped with all that is mounted in them, or refused by name, before anything starts. */
-async function checkIdmap(
-  { hostPath, containerPath }: Mount,
-  readTable: () => Promise<readonly MountEntry[]>,
-  { support, lookups }: MountFacts,
+export async function checkIdmap(
+  { hostPath, containerPath }: Pick<Mount, 'hostPath' | 'containerPath'>,
+  readTable: ReadTable,
+  { support, lookups }: Pick<MountFacts, 'support' | 'lookups'>,
   field: string,
 ): Promise<void> {
   const below = mountsBelow(await readTable(), hostPath);

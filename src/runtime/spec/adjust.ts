@@ -6,6 +6,19 @@ import type { OciDevice, OciDeviceRule, OciMount, OciNamespace, OciProcess, OciR
 /** By key: a value sets what is there under it, undefined takes it away. */
 export type Changes<T> = ReadonlyMap<string, T | undefined>;
 
+/** A device a container gets, and what may be done with it: of the letters r, w, m. Default: all. */
+export interface AdjustedDevice extends OciDevice {
+  readonly access?: string;
+  /** Where it is on the host, if not at `path`. */
+  readonly hostPath?: string;
+}
+
+/** A CDI device by its qualified name, and the field of the request that names it. */
+export interface AskedDevice {
+  readonly name: string;
+  readonly field: string;
+}
+
 /** What others want different in a container that is being made (`lifecycle.ts`). Absent means "as it is". */
 export interface SpecAdjustment {
   readonly annotations?: Changes<string>;
@@ -15,7 +28,11 @@ export interface SpecAdjustment {
   readonly env?: Changes<string>;
   readonly args?: readonly string[];
   /** By path in the container. A device that is added may be opened. */
-  readonly devices?: Changes<OciDevice>;
+  readonly devices?: Changes<AdjustedDevice>;
+  /** CDI devices: what their specs say is another adjustment, for who knows the specs. */
+  readonly cdiDevices?: readonly AskedDevice[];
+  /** Further groups of the process. */
+  readonly additionalGids?: readonly number[];
   /** Come after the container's own, so they have the last word. */
   readonly deviceRules?: readonly OciDeviceRule[];
   /** Each takes the place of the one of its type. */
@@ -48,11 +65,15 @@ export function adjustSpec(spec: OciSpec, adjustment: SpecAdjustment): OciSpec {
 }
 
 function adjustProcess(process: OciProcess, adjustment: SpecAdjustment): OciProcess {
-  const { args, env, rlimits = [], resources } = adjustment;
+  const { args, env, rlimits = [], resources, additionalGids = [] } = adjustment;
+  const { user } = process;
   const replaced = new Set(rlimits.map(({ type }) => limitName(type)));
   return {
     ...process,
     ...(args === undefined ? {} : { args }),
+    ...(additionalGids.length === 0
+      ? {}
+      : { user: { ...user, additionalGids: [...new Set([...(user.additionalGids ?? []), ...additionalGids])] } }),
     env: adjustEnv(process.env, env),
     rlimits: [...(process.rlimits ?? []).filter(({ type }) => !replaced.has(limitName(type))), ...rlimits],
     ...(resources?.oomScoreAdj === undefined ? {} : { oomScoreAdj: resources.oomScoreAdj }),
@@ -105,7 +126,7 @@ function adjustLinux(linux: OciSpec['linux'], adjustment: SpecAdjustment): OciSp
     ],
     devices: [
       ...(linux.devices ?? []).filter(({ path }) => devices?.has(path) !== true),
-      ...[...(devices?.values() ?? [])].filter((device) => device !== undefined),
+      ...added(devices).map(({ access: _, hostPath: __, ...device }) => device),
     ],
     ...(Object.keys(sysctl).length === 0 ? {} : { sysctl }),
     ...(seccomp === undefined ? {} : { seccomp }),
@@ -115,10 +136,13 @@ function adjustLinux(linux: OciSpec['linux'], adjustment: SpecAdjustment): OciSp
   };
 }
 
+const added = (devices: SpecAdjustment['devices']): AdjustedDevice[] =>
+  [...(devices?.values() ?? [])].filter((device) => device !== undefined);
+
 type Resources = NonNullable<OciSpec['linux']['resources']>;
 
 function adjustResources(now: Resources, { devices, deviceRules = [], resources = {} }: SpecAdjustment): Resources {
-  const opened = [...(devices?.values() ?? [])].flatMap((device) => (device === undefined ? [] : [ruleFor(device)]));
+  const opened = added(devices).flatMap(ruleFor);
   const { pidsLimit, hugepageLimits, unified } = resources;
   return {
     ...now,
@@ -137,13 +161,11 @@ function adjustResources(now: Resources, { devices, deviceRules = [], resources 
   };
 }
 
-const ruleFor = ({ type, major, minor }: OciDevice): OciDeviceRule => ({
-  allow: true,
-  type: type === 'b' ? 'b' : 'c',
-  major,
-  minor,
-  access: 'rwm',
-});
+/** A pipe is no device to the cgroup, and a rule that allows nothing is none. */
+function ruleFor({ type, major, minor, access = 'rwm' }: AdjustedDevice): OciDeviceRule[] {
+  if (type === 'p' || access === '') return [];
+  return [{ allow: true, type: type === 'b' ? 'b' : 'c', major, minor, access }];
+}
 
 /** A mount that passes events on needs a root that lets them through. */
 function rootPropagation(now: string, changes: Changes<OciMount> = new Map()): string {
