@@ -17,6 +17,9 @@ test|ca-certificates|test -d /etc/ssl/certs|TLS to registries
 test|openssl|command -v openssl|makes the registry's test certificates
 test|libseccomp2|ls /usr/lib/*/libseccomp.so.2|seccomp programs are compared with its output
 test|skopeo|command -v skopeo|writes archives that imports are tried with
+test|uidmap|command -v newuidmap|tests run the agent as an ordinary user with subordinate ids
+test|passt|command -v pasta|pods of an ordinary user reach other hosts by it
+test|slirp4netns|command -v slirp4netns|the same, where pasta is not to be had
 test|umoci|command -v umoci|unpacks images beside our unpacker
 check|clang-format|command -v clang-format|checks the layout of the C sources
 vm|qemu-system-x86|command -v qemu-system-x86_64|boots the cgroup v2 test machine

@@ -28,8 +28,9 @@ const killTimeoutMs = 10_000;
 
 export function openNoCgroups({ firstProcesses, note, procRoot = '/proc' }: NoCgroupsOptions): NoCgroups {
   const own = mountNamespace(procRoot, 'self');
-  /** By path. A number is not given again as long as a process is in the namespace. */
+  /** By path. The kernel gives a number again when nobody is in the namespace any more: then it is forgotten here. */
   const namespaces = new Map<string, bigint>();
+  const isBelow = (path: string, parent: string): boolean => path === parent || path.startsWith(`${parent}/`);
   const learn = (below: string): void => {
     for (const { path, pid } of firstProcesses(below)) {
       const namespace = mountNamespace(procRoot, `${pid}`);
@@ -37,9 +38,16 @@ export function openNoCgroups({ firstProcesses, note, procRoot = '/proc' }: NoCg
     }
   };
   const known = (path: string): ReadonlySet<bigint> => {
-    learn(path);
-    const entries = [...namespaces].filter(([each]) => each === path || each.startsWith(`${path}/`));
-    return new Set(entries.map(([, namespace]) => namespace));
+    learn('/');
+    const running = new Set(firstProcesses('/').map((each) => each.path));
+    const others = new Set(
+      [...namespaces].flatMap(([each, ns]) => (running.has(each) && !isBelow(each, path) ? [ns] : [])),
+    );
+    return new Set([...namespaces].flatMap(([each, ns]) => (isBelow(each, path) && !others.has(ns) ? [ns] : [])));
+  };
+  const forgetEnded = (path: string): void => {
+    const running = new Set(firstProcesses(path).map((each) => each.path));
+    for (const each of namespaces.keys()) if (isBelow(each, path) && !running.has(each)) namespaces.delete(each);
   };
   const pids = (path: string): number[] => {
     const wanted = known(normalizePath(path));
@@ -59,11 +67,13 @@ export function openNoCgroups({ firstProcesses, note, procRoot = '/proc' }: NoCg
     },
     update: (path, resources) => Promise.resolve(unlimited(path, resources)),
     remove(path) {
-      const at = normalizePath(path);
-      for (const each of namespaces.keys()) if (each === at || each.startsWith(`${at}/`)) namespaces.delete(each);
+      forgetEnded(normalizePath(path));
       return Promise.resolve();
     },
-    kill: (path) => killAll(path, () => pids(path)),
+    kill: async (path) => {
+      await killAll(path, () => pids(path));
+      forgetEnded(normalizePath(path));
+    },
     freeze: (path) => Promise.resolve(signalAll(pids(path), 'SIGSTOP')),
     thaw: (path) => Promise.resolve(signalAll(pids(path), 'SIGCONT')),
     pids,
