@@ -163,7 +163,6 @@ describe('plugins of the node, and what they change', function () {
 
   const refused: readonly (readonly [string, object, RegExp])[] = [
     ['OCI hooks', { hooks: { poststop: [{ path: '/bin/true' }] } }, /10-double set OCI hooks \(poststop\)/],
-    ['CDI devices', { cdiDevices: [{ name: 'v/c=d' }] }, /10-double set the CDI device v\/c=d/],
     ['I/O priority', { linux: { ioPriority: { class: 2, priority: 3 } } }, /10-double set an I\/O priority/],
     ['scheduling', { linux: { scheduler: { policy: 2 } } }, /10-double set a scheduling policy/],
     ['RDT classes', { linux: { rdt: { closId: { value: 'gold' } } } }, /10-double set an RDT class of service/],
@@ -178,6 +177,27 @@ describe('plugins of the node, and what they change', function () {
       await plugin({ on: { createContainer: () => ({ adjust }) } });
       await failsWith(create(await pods.run(), containerConfig('true')), 'unimplemented', message);
     });
+
+  it('may give CDI devices, and hear of those there are not', async () => {
+    let name = 'v.com/c=one';
+    await plugin({ on: { createContainer: () => ({ adjust: { cdiDevices: [{ name }] } }) } });
+    const spec = {
+      cdiVersion: '0.5.0',
+      kind: 'v.com/c',
+      devices: [
+        { name: 'one', containerEdits: { env: ['ONE=1'], deviceNodes: [{ path: '/dev/x', hostPath: '/dev/null' }] } },
+      ],
+    };
+    writeFileSync(join(pods.directory('cdi/etc'), 'v.json'), JSON.stringify(spec));
+    const pod = await pods.run();
+    assert.equal(await pods.output(pod, containerConfig('echo $ONE; echo > /dev/x && echo open')), '1\nopen\n');
+    name = 'v.com/c=two';
+    await failsWith(
+      create(pod, containerConfig('true')),
+      'invalid-argument',
+      /CDI devices of plugin 10-double: no spec in .* describes the CDI device v\.com\/c=two/,
+    );
+  });
 
   it('may not lead a container out of its pod', async () => {
     let adjust: object = { linux: { cgroupsPath: '/elsewhere' } };
