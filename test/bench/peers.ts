@@ -40,6 +40,7 @@ export async function startBerth(options: PeerOptions & { network: 'cni' | 'buil
     BERTH_NETWORK_CNI_CONF_DIR: options.cniConfDir,
     BERTH_NETWORK_CNI_BIN_DIRS: options.cniBinDir,
     BERTH_NETWORK_BRIDGE: 'brthbench0',
+    BERTH_NRI_SOCKET_PATH: join(options.dir, 'nri', 'nri.sock'),
     BERTH_LOG_LEVEL: 'warn',
   };
   const berth = join(repository, 'bin/berth');
