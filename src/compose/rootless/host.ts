@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { messageOf, RuntimeError } from '../../kit/errors.js';
 import type { Observer } from '../../kit/observer.js';
 import type { Config } from '../../config.js';
@@ -48,7 +48,13 @@ export function rootlessHost(
   const { noWayOut } = kept;
   if (noWayOut !== '') observer.note('warn', `pods reach each other only, no other host: ${noWayOut}`);
   if (layout === undefined) observer.note('warn', 'no cgroup is delegated to this user: limits are not applied');
-  const facts: RootlessFacts = { maps, cgroups, oomScoreAdj: ownOomScore(), hardLimits: hardLimits(kernel) };
+  const facts: RootlessFacts = {
+    maps,
+    cgroups,
+    hostQueues: existsSync('/dev/mqueue'),
+    oomScoreAdj: ownOomScore(),
+    hardLimits: hardLimits(kernel),
+  };
   let learn = (): void => undefined;
   return {
     part: { facts, convert: (spec, container) => convert(spec, facts, container, observer) },

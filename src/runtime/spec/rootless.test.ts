@@ -19,6 +19,7 @@ const facts: RootlessFacts = {
     ],
   },
   cgroups: 'delegated',
+  hostQueues: true,
   oomScoreAdj: 200,
   hardLimits: new Map([['RLIMIT_NOFILE', 524288n]]),
 };
@@ -69,6 +70,7 @@ const cases: Readonly<Record<string, readonly [OciSpec, RootlessFacts]>> = {
   delegated: [spec, facts],
   'no-cgroups': [spec, { ...facts, cgroups: 'none' }],
   'host-namespaces': [without('network', 'pid', 'ipc'), { ...facts, cgroups: 'none' }],
+  'no-host-queues': [without('ipc'), { ...facts, hostQueues: false }],
   'one-id': [spec, { ...facts, maps: { uids: one, gids: one } }],
   'nested-user-namespace': [
     withLinux({

@@ -10,6 +10,8 @@ export interface RootlessFacts {
   readonly maps: IdMappings;
   /** Whether limits can be set: cgroup v2 with a subtree that is ours. */
   readonly cgroups: 'delegated' | 'none';
+  /** Whether the host has its message queues mounted where others can bind them. */
+  readonly hostQueues: boolean;
   /** The agent's own; no process of ours can have a lower one. */
   readonly oomScoreAdj: number;
   /** The agent's own by name (`RLIMIT_NOFILE`); no process of ours can have higher ones. Absent: not limited. */
@@ -136,14 +138,24 @@ function convertMount(mount: OciMount, given: MountFacts): OciMount | undefined 
   if (bindTypes.has(type) || options.includes('bind') || options.includes('rbind')) {
     return { ...mount, options: options.filter((option) => keepsLocks(option, mount, given.warn)) };
   }
-  if (type === 'cgroup' || type === 'cgroup2') return convertCgroupMount(mount, given);
-  const namespace = shown.get(type);
-  if (namespace !== undefined && !given.own.has(namespace.of)) return boundFromHost(mount, namespace.host);
-  if (namespace === undefined && type !== 'tmpfs' && isWithin(mount.destination, '/sys')) {
-    given.warn(`mount ${mount.destination} is left out: ${type ?? 'it'} is for the host's root alone`);
+  const obstacle = obstacleTo(mount, given);
+  if (obstacle !== undefined) {
+    given.warn(`mount ${mount.destination} is left out: ${obstacle}`);
     return undefined;
   }
+  const namespace = shown.get(type);
+  if (namespace !== undefined && !given.own.has(namespace.of)) return boundFromHost(mount, namespace.host);
   return { ...mount, options: options.filter((option) => hasMappedId(option, mount, given)) };
+}
+
+/** Why a file system can be neither mounted nor bound; undefined when one of them is possible. */
+function obstacleTo({ destination, type = 'none' }: OciMount, { own, facts }: MountFacts): string | undefined {
+  if (type === 'cgroup' || type === 'cgroup2') {
+    return facts.cgroups === 'delegated' && own.has('cgroup') ? undefined : 'the container has no cgroup of its own';
+  }
+  if (type === 'mqueue' && !own.has('ipc') && !facts.hostQueues) return 'the host has no message queues mounted';
+  const ours = shown.has(type) || type === 'tmpfs' || !isWithin(destination, '/sys');
+  return ours ? undefined : `${type} is for the host's root alone`;
 }
 
 /** The host's mount has its flags locked for a user namespace (mount_namespaces(7)): nothing it forbids comes back. */
@@ -153,12 +165,6 @@ function keepsLocks(option: string, { destination }: OciMount, warn: Warn): bool
   const keeps = !unlocking.test(option);
   if (!keeps) warn(`mount ${destination}: "${option}" is left out, since the host's mount decides that`);
   return keeps;
-}
-
-function convertCgroupMount(mount: OciMount, { facts, own, warn }: MountFacts): OciMount | undefined {
-  if (facts.cgroups === 'delegated' && own.has('cgroup')) return mount;
-  warn(`mount ${mount.destination} is left out: the container has no cgroup of its own`);
-  return undefined;
 }
 
 /** What hangs below /sys must not be writable either: it would give the user's other programs away (CVE-2023-25809). */
