@@ -171,6 +171,22 @@ describe('an agent of an ordinary user', function () {
       assert.match(await text('ps', '-a'), /exited \(137\)/);
     });
 
+    it('finds its pods also when the process that keeps the namespaces was killed', async () => {
+      await text('run', '-d', '--name', 'orphan', '--net', 'host', image, 'sh', '-c', 'exec sleep 200000');
+      const before = keeper();
+      await end('SIGKILL');
+      process.kill(before, 'SIGKILL');
+      agent = await suite.user.serve();
+      assert.notEqual(keeper(), before);
+      assert.equal(await text('exec', 'orphan', 'id', '-u'), '0\n');
+      await text('stop', '--time', '0', 'orphan');
+      assert.deepEqual(
+        suite.user.processes().filter((line) => line.startsWith('sleep')),
+        [],
+      );
+      assert.match(await shell('ls /sys/class/net'), /eth0/);
+    });
+
     it('ends every process of a container, also those that left its session in the host’s process ids', async () => {
       const script = 'setsid sleep 200001 & (setsid sh -c "sleep 200002; true" &) ; exec sleep 200003';
       await text('run', '-d', '--name', 'many', '--pid', 'host', image, 'sh', '-c', script);

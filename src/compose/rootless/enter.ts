@@ -18,6 +18,7 @@ import { parseIdMaps, type IdMappings } from '../../runtime/idmap/mapping.js';
 import type { IdMapping } from '../../runtime/model.js';
 import { builtPrograms } from '../programs.js';
 import { leaveDelegatedRoot } from './cgroups.js';
+import { findHeir } from './heir.js';
 import { endKept, isInside, readKept, writeKept, type KeptRecord } from './record.js';
 import { mapArguments, rootlessMaps, type Account } from './subordinate-ids.js';
 import { openWayOut } from './way-out.js';
@@ -45,7 +46,9 @@ export async function enterNamespaces(config: Pick<Config, 'state' | 'network'>)
   const inUse = adoptedLock(native) ?? (await lockFile(state, 'in-use', false, native)).take();
   process.env[lockVariable] = `${inUse}`;
   if (isHere) return;
-  const { keeper } = kept ?? (await makeNamespaces(config, found, native));
+  const heir = kept === undefined ? findHeir(state, native.processes) : undefined;
+  // There this starts again, and makes a keeper where the pods are.
+  const keeper = heir ?? (kept ?? (await makeNamespaces(config, found, native))).keeper;
   keepOverExec(native.library, inUse);
   making[Symbol.dispose]();
   const again = [process.execPath, ...process.execArgv, ...process.argv.slice(1)];
