@@ -15,6 +15,7 @@ test|containernetworking-plugins|test -x /usr/lib/cni/bridge|the CNI suite runs 
 test|docker-registry|command -v docker-registry|pulls are tested against a real registry
 test|ca-certificates|test -d /etc/ssl/certs|TLS to registries
 test|openssl|command -v openssl|makes the registry's test certificates
+test|criu|command -v criu|checkpoints are made with it, where it works on the kernel
 test|libseccomp2|ls /usr/lib/*/libseccomp.so.2|seccomp programs are compared with its output
 test|skopeo|command -v skopeo|writes archives that imports are tried with
 test|uidmap|command -v newuidmap|tests run the agent as an ordinary user with subordinate ids

@@ -8,6 +8,8 @@ import { deviceProgramCalls } from '../native/bpf.js';
 import { gatherKernelFacts, type KernelFacts } from '../native/kernel-facts.js';
 import { openNative, type Native } from '../native/native.js';
 import { openUserNamespace } from '../native/user-namespace.js';
+import { killGroup, openCriu } from '../runtime/checkpoint/criu.js';
+import { openWorkspace } from '../runtime/checkpoint/workspace.js';
 import { openCdiDevices } from '../runtime/cdi/devices.js';
 import type { Cgroups } from '../runtime/cgroups/types.js';
 import { openCgroups } from '../runtime/cgroups/cgroups.js';
@@ -16,6 +18,7 @@ import { openRanges } from '../runtime/idmap/ranges.js';
 import { probeUserNamespaces } from '../runtime/idmap/support.js';
 import type { ExplainFailure } from '../runtime/launch/plan-failed.js';
 import { openSupervisor } from '../runtime/launch/supervisor.js';
+import { recoverCheckpoints } from '../runtime/containers/checkpoint.js';
 import { openHostLookups } from '../runtime/containers/host-path.js';
 import { JoinTemplateCache } from '../runtime/containers/join-templates.js';
 import { openSeccomp } from '../runtime/launch/seccomp.js';
@@ -137,6 +140,11 @@ export async function openRuntime(config: Config, observer: Observer): Promise<O
     }),
     templates: new JoinTemplateCache({ paths, seccomp }),
     lookups: openHostLookups(),
+    checkpoints: {
+      criu: openCriu({ path: config.checkpoint.criu, searchPath: process.env['PATH'] ?? defaultSearchPath }),
+      workspace: openWorkspace(join(config.root, 'checkpoints'), { processes: native.processes, killGroup }),
+      files: native.files,
+    },
     cdi: openCdiDevices(config.runtime.cdiSpecDirs, note),
     lifecycle: plugins.lifecycle,
     ...(rootless === undefined ? {} : { rootless: rootless.part }),
@@ -149,6 +157,7 @@ export async function openRuntime(config: Config, observer: Observer): Promise<O
     recordExit: (exit) => recordExit(exit, parts),
     listNetnsPins: () => listPins(paths.netns),
   });
+  await recoverCheckpoints(parts);
   const retry = setInterval(() => void residue.retry(), residueRetryMs);
   retry.unref();
   const runtime = createRuntime({
@@ -187,6 +196,8 @@ async function shimProcs(parent: string, cgroups: Cgroups): Promise<string[]> {
   return [...files.v1Procs, ...(files.v2Dir === undefined ? [] : [join(files.v2Dir, 'cgroup.procs')])];
 }
 
+const defaultSearchPath = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
+
 /** Any id but 0 shows whether a mount can be idmapped. */
 const probedId = 65536;
 
@@ -217,6 +228,7 @@ function settingsOf(config: Config, kernel: KernelFacts): RuntimeSettings {
     deviceOwnership: runtime.deviceOwnershipFromSecurityContext,
     logLineBytes: runtime.logLineBytes,
     drainMs: runtime.drainMs,
+    checkpointTimeoutMs: config.checkpoint.timeoutMs,
     execOutputBytes: runtime.execOutputBytes,
     restrictOomScoreAdj: runtime.restrictOomScoreAdj || !kernel.canRaiseLimits,
     defaultSysctls: {

@@ -134,6 +134,11 @@ export const table = {
     }),
   },
 
+  checkpoint: {
+    criu: path('', 'The CRIU program that checkpoints are made with. Empty: criu found in PATH.'),
+    timeoutMs: duration(300_000, 'How long a checkpoint may take whose request names no time.', { min: 1000 }),
+  },
+
   userns: {
     handlers: list([], 'Further runtime handlers: their pods get user namespaces even where nobody asks for one.'),
     ranges: list([], 'Host ids for user namespaces that we choose, as START:SIZE. Empty: those of the user below.', {

@@ -199,6 +199,11 @@ const ofStop = (request: wire.StopContainerRequest) => ({
   timeout: String(request.timeout),
 });
 
+const ofCheckpoint = (request: wire.CheckpointContainerRequest) => ({
+  container: request.containerId,
+  location: request.location,
+});
+
 function aboutRunningContainers({ containers }: Runtime, handle: MakeHandler) {
   return {
     updateContainerResources: handle(
@@ -213,6 +218,15 @@ function aboutRunningContainers({ containers }: Runtime, handle: MakeHandler) {
       changes('ReopenContainerLog', ofContainer),
       async (request: wire.ReopenContainerLogRequest, call) => {
         await containers.reopenLog(containerId(request), call);
+        return {};
+      },
+    ),
+    checkpointContainer: handle(
+      changes('CheckpointContainer', ofCheckpoint),
+      async (request: wire.CheckpointContainerRequest, call) => {
+        const timeoutSeconds = atLeast('timeout', integer('timeout', request.timeout), 0);
+        const { location } = request;
+        await containers.checkpoint(containerId(request), { location, timeoutSeconds }, call);
         return {};
       },
     ),
@@ -251,7 +265,6 @@ function later() {
     exec: unimplemented('Exec'),
     attach: unimplemented('Attach'),
     portForward: unimplemented('PortForward'),
-    checkpointContainer: unimplemented('CheckpointContainer'),
     checkpointPod: unimplemented('CheckpointPod'),
     restorePod: unimplemented('RestorePod'),
   };

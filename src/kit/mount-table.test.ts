@@ -14,8 +14,9 @@ describe('mount table', () => {
   const table = parseMountTable(text);
 
   it('reads points, file systems and propagation', () => {
-    assert.deepEqual(table[0], { point: '/', fstype: 'ext4', shared: true, slave: false });
-    assert.deepEqual(table[2], { point: '/srv', fstype: 'tmpfs', shared: true, slave: true });
+    assert.deepEqual(table[0], { point: '/', device: '8:1', root: '/', fstype: 'ext4', shared: true, slave: false });
+    assert.equal(table[2]?.shared && table[2].slave, true);
+    assert.equal(table[3]?.shared, false);
     assert.deepEqual(table[4]?.point, '/srv/with space');
   });
 

@@ -1,6 +1,10 @@
 /** One line of /proc/PID/mountinfo (proc(5)). */
 export interface MountEntry {
   readonly point: string;
+  /** `major:minor` of the file system. */
+  readonly device: string;
+  /** Which directory or file of its file system is mounted. */
+  readonly root: string;
   readonly fstype: string;
   /** Mounts below appear in its peers, and theirs here. */
   readonly shared: boolean;
@@ -19,6 +23,8 @@ export function parseMountTable(text: string): MountEntry[] {
       const has = (tag: string): boolean => fields.slice(6).some((field) => field.startsWith(`${tag}:`));
       return {
         point: unescape(fields[4] ?? ''),
+        device: fields[2] ?? '',
+        root: unescape(fields[3] ?? ''),
         fstype: right.split(' ')[0] ?? '',
         shared: has('shared'),
         slave: has('master'),

@@ -19,6 +19,7 @@ export interface Files {
   /** `mode` with the type bits (S_IFCHR…). */
   mknodAt(dir: number, path: string, mode: number, major: number, minor: number): void;
   symlinkAt(target: string, dir: number, path: string): void;
+  /** '' for `oldPath` means the file that `oldDir` is a descriptor of, one without a name too (O_TMPFILE). */
   linkAt(oldDir: number, oldPath: string, newDir: number, newPath: string): void;
   unlinkAt(dir: number, path: string, directory: boolean): void;
   readlinkAt(dir: number, path: string): Buffer;
@@ -79,7 +80,7 @@ export function fileCalls(library: Library): Files {
       void library.now('mknodat', path, dir, path, mode, makeDevice(major, minor)),
     symlinkAt: (target, dir, path) => void library.now('symlinkat', path, target, dir, path),
     linkAt: (oldDir, oldPath, newDir, newPath) =>
-      void library.now('linkat', newPath, oldDir, oldPath, newDir, newPath, 0),
+      void library.now('linkat', newPath, oldDir, oldPath, newDir, newPath, oldPath === '' ? AT.EMPTY_PATH : 0),
     unlinkAt: (dir, path, directory) => void library.now('unlinkat', path, dir, path, directory ? AT.REMOVEDIR : 0),
     readlinkAt(dir, path) {
       const buffer = Buffer.alloc(4096);

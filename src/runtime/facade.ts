@@ -128,6 +128,8 @@ export interface ContainerRequests {
   execSync(idOrPrefix: string, command: readonly string[], timeoutSeconds: number, call: Call): Promise<ExecOutcome>;
   /** Runs a command in a running container; resolves when it runs. Ends with its tree when the streams are closed. */
   exec(idOrPrefix: string, command: ExecCommand, call: Call): Promise<CommandStreams>;
+  /** Writes a running container's state to an archive; it goes on running. */
+  checkpoint(idOrPrefix: string, request: CheckpointRequest, call: Call): Promise<void>;
   stats(idOrPrefix: string): Promise<ContainerStatsView>;
   listStats(filter: ContainerFilter): Promise<readonly ContainerStatsView[]>;
 }
@@ -141,6 +143,13 @@ export interface CreateContainerInput {
    * The directory belongs to the caller and is never removed; `config.image` then only names it.
    */
   readonly rootfs?: string;
+}
+
+export interface CheckpointRequest {
+  /** Absolute path of the archive; a file that is there is replaced. */
+  readonly location: string;
+  /** 0 takes the configured time. */
+  readonly timeoutSeconds: number;
 }
 
 export interface ContainerStreams {

@@ -1,4 +1,6 @@
 import type { HostPaths, RuntimeSettings } from './settings.js';
+import type { Criu } from './checkpoint/criu.js';
+import type { Workspace } from './checkpoint/workspace.js';
 import type { CdiDevices } from './cdi/devices.js';
 import type { Cgroups } from './cgroups/types.js';
 import type { Shim } from './launch/shim.js';
@@ -13,6 +15,7 @@ import type { RootlessFacts } from './spec/rootless.js';
 import type { HostLookups } from './containers/host-path.js';
 import type { Lifecycle } from './lifecycle.js';
 import type { Residue } from './state/residue.js';
+import type { Files } from '../native/files.js';
 import type { KernelFacts } from '../native/kernel-facts.js';
 import type { Snapshotter } from './snapshots/snapshotter.js';
 
@@ -37,6 +40,7 @@ export interface Parts {
   readonly idRanges: IdRanges;
   readonly templates: JoinTemplates;
   readonly lookups: HostLookups;
+  readonly checkpoints: CheckpointParts;
   readonly cdi: CdiDevices;
   /** Of an agent inside a user namespace; absent where it is the host's root. */
   readonly rootless?: Rootless;
@@ -50,6 +54,12 @@ export interface HostParts {
   /** 64 hexadecimal digits. */
   newId(): string;
   readonly bootId: string;
+}
+
+export interface CheckpointParts {
+  readonly criu: Criu;
+  readonly workspace: Workspace;
+  readonly files: Pick<Files, 'fgetXattr' | 'linkAt'>;
 }
 
 export interface Rootless {

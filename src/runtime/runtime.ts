@@ -4,6 +4,7 @@ import { isDeepStrictEqual } from 'node:util';
 import type { Call } from '../kit/call.js';
 import { RuntimeError, isErrno, isKind } from '../kit/errors.js';
 import { KeyedLock } from '../kit/keyed-lock.js';
+import { checkpointContainer } from './containers/checkpoint.js';
 import { createContainer } from './containers/create.js';
 import { execContainer } from './containers/exec.js';
 import { execSync } from './containers/exec-sync.js';
@@ -203,6 +204,7 @@ function containerRequests(
     resize: (id, rows, columns) => resizeContainer(id, rows, columns, parts),
     execSync: (id, command, timeout, call) => execSync(id, command, timeout, parts, call),
     exec: (id, command, call) => execContainer(id, command, parts, call),
+    checkpoint: (id, request, call) => checkpointContainer(id, request, parts, call),
     stats: (id) => containerStats(registry.container(id).view, sampler, parts),
     listStats: async (filter) => {
       sampler.retain((id) => isKnown(registry, id));

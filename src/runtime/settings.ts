@@ -10,6 +10,8 @@ export interface RuntimeSettings {
   readonly logLineBytes: number;
   /** Milliseconds output may still come after a process has ended. */
   readonly drainMs: number;
+  /** Milliseconds a checkpoint may take whose request names no time. */
+  readonly checkpointTimeoutMs: number;
   /** Lower oom_score_adj as far as allowed instead of failing. */
   readonly restrictOomScoreAdj: boolean;
   /** Sysctls every pod with a network namespace gets unless it says otherwise. */

@@ -207,6 +207,7 @@ export function fakeRuntime(): FakeRuntime {
       const size = Number(command[1] ?? 3);
       return { stdout: Buffer.alloc(size, 'o'), stderr: new Uint8Array(Buffer.from('err')), exitCode: 4 };
     },
+    checkpoint: (id, request, call) => change('containers.checkpoint', { id, ...request }, call),
     stats: async (id) => statsOf(found(fake.containers, 'container', id)),
     listStats: async (filter) =>
       [...fake.containers.values()].filter((view) => containerMatches(view, filter)).map(statsOf),
