@@ -1,5 +1,6 @@
 import { execFileSync, spawn, type ChildProcess } from 'node:child_process';
-import { mkdirSync, openSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs';
+import { closeSync, mkdirSync, openSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs';
+import { connect as connectSocket } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { criClient, type CriClient } from '../support/cri-client.js';
@@ -7,9 +8,12 @@ import { criClient, type CriClient } from '../support/cri-client.js';
 /** One container runtime under measurement, behind its CRI socket. */
 export interface Peer {
   readonly name: string;
+  /** Another one after each restart. */
   readonly client: CriClient;
   /** Process id of the daemon. */
   readonly pid: number;
+  /** Kills the daemon as a crash would, starts it again, and resolves with the milliseconds until it listed its pods. */
+  restart(): Promise<number>;
   /** Bytes of proportional set size of everything that runs for pods: shims, pause processes, monitors. */
   podProcessesPss(): number;
   stop(): Promise<void>;
@@ -47,32 +51,23 @@ export async function startBerth(options: PeerOptions & { network: 'cni' | 'buil
   for (const [name, layout] of Object.entries(options.images)) {
     execFileSync(berth, ['image', 'import', '--name', name, layout], { env: environment, stdio: 'pipe' });
   }
-  const daemon = launch(berth, ['serve'], options.dir, environment);
-  const client = await connect(socket, daemon, options.dir);
-  return {
-    name: options.name,
-    client,
-    pid: daemon.pid ?? 0,
-    podProcessesPss: () =>
-      pssOf((words) => (words[0] ?? '').endsWith('berth-shim') && words.some((word) => word.startsWith(options.dir))),
-    stop: () => stop(daemon, client),
-  };
+  const isShim = (words: readonly string[]): boolean =>
+    (words[0] ?? '').endsWith('berth-shim') && words.some((word) => word.startsWith(options.dir));
+  const command = { path: berth, args: ['serve'], env: environment, dir: options.dir, socket };
+  return await serve(options.name, command, () => pssOf(isShim));
 }
 
 export async function startContainerd(options: PeerOptions): Promise<Peer> {
   const socket = join(options.dir, 'containerd.sock');
   const config = join(options.dir, 'config.toml');
   writeFileSync(config, containerdConfig(options, socket));
-  const daemon = launch('/usr/bin/containerd', ['--config', config, '--log-level', 'error'], options.dir, process.env);
-  const client = await connect(socket, daemon, options.dir);
+  const args = ['--config', config, '--log-level', 'error'];
+  const command = { path: '/usr/bin/containerd', args, env: process.env, dir: options.dir, socket };
+  const peer = await serve('containerd', command, () =>
+    pssOf((words, pid) => words.includes(socket) || parentIsShimOf(pid, socket)),
+  );
   for (const [name, layout] of Object.entries(options.images)) importIntoContainerd(socket, name, layout, options.dir);
-  return {
-    name: 'containerd',
-    client,
-    pid: daemon.pid ?? 0,
-    podProcessesPss: () => pssOf((words, pid) => words.includes(socket) || parentIsShimOf(pid, socket)),
-    stop: () => stop(daemon, client),
-  };
+  return peer;
 }
 
 function containerdConfig(options: PeerOptions, socket: string): string {
@@ -110,34 +105,73 @@ export function importIntoContainerd(socket: string, name: string, layout: strin
   }
 }
 
-function launch(path: string, args: readonly string[], dir: string, env: NodeJS.ProcessEnv): ChildProcess {
-  mkdirSync(dir, { recursive: true });
-  const log = openSync(join(dir, 'daemon.log'), 'a');
-  return spawn(path, args, { env, stdio: ['ignore', log, log] });
+interface DaemonCommand {
+  readonly path: string;
+  readonly args: readonly string[];
+  readonly env: NodeJS.ProcessEnv;
+  /** Has its log. */
+  readonly dir: string;
+  readonly socket: string;
 }
 
-async function connect(socket: string, daemon: ChildProcess, dir: string): Promise<CriClient> {
-  const client = criClient(socket);
-  for (let attempt = 0; attempt < 200; attempt++) {
-    if (daemon.exitCode !== null) break;
+async function serve(name: string, command: DaemonCommand, podProcessesPss: () => number): Promise<Peer> {
+  mkdirSync(command.dir, { recursive: true });
+  let daemon = launch(command);
+  let client = await connect(command, daemon);
+  const end = async (signal: NodeJS.Signals): Promise<void> => {
+    client.close();
+    if (daemon.exitCode !== null) return;
+    const ended = new Promise((resolve) => daemon.once('exit', resolve));
+    daemon.kill(signal);
+    await ended;
+  };
+  return {
+    name,
+    get client() {
+      return client;
+    },
+    get pid() {
+      return daemon.pid ?? 0;
+    },
+    podProcessesPss,
+    async restart() {
+      await end('SIGKILL');
+      const begin = performance.now();
+      daemon = launch(command);
+      client = await connect(command, daemon);
+      return performance.now() - begin;
+    },
+    stop: () => end('SIGTERM'),
+  };
+}
+
+function launch({ path, args, dir, env }: DaemonCommand): ChildProcess {
+  const log = openSync(join(dir, 'daemon.log'), 'a');
+  const daemon = spawn(path, args, { env, stdio: ['ignore', log, log] });
+  closeSync(log);
+  return daemon;
+}
+
+/** Once it lists its pods. Asks with a new client each time, since one waits ever longer between attempts. */
+async function connect({ socket, dir }: DaemonCommand, daemon: ChildProcess): Promise<CriClient> {
+  for (const end = Date.now() + 120_000; daemon.exitCode === null && Date.now() < end; await sleep(5)) {
+    if (!(await accepts(socket))) continue;
+    const client = criClient(socket);
     try {
-      await client.runtime.version({}, { timeoutMs: 1000 });
+      await client.runtime.listPodSandbox({}, { timeoutMs: 60_000 });
       return client;
     } catch {
-      await sleep(100);
+      client.close();
     }
   }
-  client.close();
   throw new Error(`no CRI at ${socket}:\n${readFileSync(join(dir, 'daemon.log'), 'utf8').slice(-2000)}`);
 }
 
-async function stop(daemon: ChildProcess, client: CriClient): Promise<void> {
-  client.close();
-  if (daemon.exitCode !== null) return;
-  const ended = new Promise((resolve) => daemon.once('exit', resolve));
-  daemon.kill('SIGTERM');
-  await ended;
-}
+const accepts = (path: string): Promise<boolean> =>
+  new Promise((resolve) => {
+    const socket = connectSocket(path, () => resolve(socket.destroy() !== undefined));
+    socket.once('error', () => resolve(false));
+  });
 
 /** Sum over all processes whose command line matches. */
 function pssOf(matches: (words: readonly string[], pid: number) => boolean): number {
@@ -155,6 +189,13 @@ export function pss(pid: number): number {
   } catch {
     return 0;
   }
+}
+
+/** Milliseconds of CPU time a process has used; the kernel counts ticks of 10 ms. */
+export function cpuTime(pid: number): number {
+  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+  return (Number(fields[11]) + Number(fields[12])) * 10;
 }
 
 function commandLine(pid: string): string[] {
