@@ -50,7 +50,7 @@ const layers: readonly Layer[] = [
   },
   {
     name: 'part',
-    files: /^src\/runtime\/(images|snapshots|network|cgroups|cdi|checkpoint|logs|state|launch|idmap)\//,
+    files: /^src\/runtime\/(images|snapshots|network|cgroups|cdi|selinux|checkpoint|logs|state|launch|idmap)\//,
     may: ['core', 'kit', 'errors'],
     types: ['native', 'facade', 'contract', 'part'],
     apart: true,

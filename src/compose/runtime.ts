@@ -26,6 +26,7 @@ import { listPins, unpin } from '../runtime/network/netns.js';
 import type { HostParts, Parts } from '../runtime/parts.js';
 import { createRuntime } from '../runtime/runtime.js';
 import { hostPaths, shimCgroup, type RuntimeSettings } from '../runtime/settings.js';
+import { openSelinux } from '../runtime/selinux/selinux.js';
 import { recordExit, takeUpShim } from '../runtime/sandbox/shim-events.js';
 import { cleaners } from '../runtime/cleaners.js';
 import { recover } from '../runtime/recover.js';
@@ -146,6 +147,9 @@ export async function openRuntime(config: Config, observer: Observer): Promise<O
       files: native.files,
     },
     cdi: openCdiDevices(config.runtime.cdiSpecDirs, note),
+    ...(kernel.selinux && config.runtime.selinux && rootless === undefined
+      ? { selinux: openSelinux(native.files) }
+      : {}),
     lifecycle: plugins.lifecycle,
     ...(rootless === undefined ? {} : { rootless: rootless.part }),
   };

@@ -33,6 +33,9 @@ export interface Files {
   /** The bytes, or undefined when the attribute is missing. Never follows a symbolic link. */
   getXattr(path: string, name: string): Buffer | undefined;
   setXattr(path: string, name: string, value: Uint8Array): void;
+  /** On a thread of the pool, for files that may be far away; the path need not be UTF-8. */
+  getXattrLater(path: Uint8Array, name: string): Promise<Buffer | undefined>;
+  setXattrLater(path: Uint8Array, name: string, value: Uint8Array): Promise<void>;
   removeXattr(path: string, name: string): void;
   listXattr(path: string): readonly string[];
   fgetXattr(fd: number, name: string): Buffer | undefined;
@@ -102,6 +105,18 @@ export function fileCalls(library: Library): Files {
       void library.now('utimensat', path, dir, path, timespecs(accessed, modified), linkFlags(path)),
     getXattr: (path, name) => xattr((buffer) => library.now('lgetxattr', path, path, name, buffer, buffer.length)),
     setXattr: (path, name, value) => void library.now('lsetxattr', path, path, name, value, value.length, 0),
+    async getXattrLater(path, name) {
+      const value = Buffer.alloc(65536);
+      try {
+        const size = await library.later('lgetxattr', nameOf(path), cString(path), name, value, value.length);
+        return value.subarray(0, size);
+      } catch (error) {
+        if (isErrno(error, 'ENODATA')) return undefined;
+        throw error;
+      }
+    },
+    setXattrLater: async (path, name, value) =>
+      void (await library.later('lsetxattr', nameOf(path), cString(path), name, value, value.length, 0)),
     removeXattr: (path, name) => void library.now('lremovexattr', path, path, name),
     listXattr(path) {
       const list = sized((buffer) => library.now('llistxattr', path, path, buffer, buffer.length));
@@ -138,6 +153,9 @@ export function fileCalls(library: Library): Files {
     write: (fd, bytes) => library.now('write', undefined, fd, bytes, bytes.length),
   };
 }
+
+const cString = (path: Uint8Array): Buffer => Buffer.concat([path, Buffer.alloc(1)]);
+const nameOf = (path: Uint8Array): string => Buffer.from(path).toString();
 
 /** Reads something whose size is found by asking; asks again when it grew meanwhile. */
 function sized(read: (buffer: Buffer) => number): Buffer {

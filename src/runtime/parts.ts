@@ -16,6 +16,7 @@ import type { HostLookups } from './containers/host-path.js';
 import type { Lifecycle } from './lifecycle.js';
 import type { Residue } from './state/residue.js';
 import type { Files } from '../native/files.js';
+import type { Selinux } from './selinux/selinux.js';
 import type { KernelFacts } from '../native/kernel-facts.js';
 import type { Snapshotter } from './snapshots/snapshotter.js';
 
@@ -42,6 +43,8 @@ export interface Parts {
   readonly lookups: HostLookups;
   readonly checkpoints: CheckpointParts;
   readonly cdi: CdiDevices;
+  /** Absent where the kernel has none, or the configuration wants none. */
+  readonly selinux?: Selinux;
   /** Of an agent inside a user namespace; absent where it is the host's root. */
   readonly rootless?: Rootless;
   readonly lifecycle: Lifecycle;

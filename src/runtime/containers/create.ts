@@ -29,6 +29,7 @@ import { gatherUserDatabase } from './gather-users.js';
 import { launchFacts } from './launch-facts.js';
 import { checkRootfs, checkVolumes, isForEveryone } from './user-namespace.js';
 import { cleanVolumes, findVolumes, prepareVolumes, reportedMounts, volumeFacts, type Volumes } from './volumes.js';
+import { labelContainer, type Labelling } from './selinux.js';
 import { apparmorFor, seccompFor } from './profiles.js';
 
 export type CreateContainerDeps = Pick<
@@ -47,6 +48,7 @@ export type CreateContainerDeps = Pick<
   | 'lifecycle'
   | 'lookups'
   | 'cdi'
+  | 'selinux'
   | 'rootless'
 >;
 
@@ -101,7 +103,10 @@ export async function createContainer(
       undo.before('tell plugins', () =>
         lifecycle.tell('remove-container', sandbox.record, registry.container(id).record),
       );
-    const { spec, plan } = await undo.step('build spec and plan', () => build(id, input, run, user, volumes, deps));
+    const { spec, plan, label } = await undo.step('build spec and plan', () =>
+      build(id, input, run, user, volumes, deps),
+    );
+    if (label !== undefined) await undo.step('label volumes', () => label({ ...call, observer }));
     await undo.step(
       'write bundle',
       () => writeBundle(paths.bundle(sandbox.record.id, id), spec, plan, mappings),
@@ -222,7 +227,7 @@ async function build(
   user: ReturnType<typeof resolveUser>,
   volumes: Volumes,
   deps: CreateContainerDeps,
-): Promise<{ spec: OciSpec; plan: LaunchPlan }> {
+): Promise<{ spec: OciSpec; plan: LaunchPlan; label: Labelling['label'] }> {
   const { registry, paths, settings } = deps;
   const { record } = registry.container(id);
   const sandbox = registry.sandbox(record.sandboxId).record;
@@ -273,14 +278,16 @@ async function build(
     volumes: volumes.declared,
     ...(sandbox.mappings === undefined ? {} : { mappings: sandbox.mappings }),
   });
-  const withCdi = await addCdiDevices(id, plain, askedDevices(config), deps);
+  const labelled = labelContainer(plain, sandbox, config, volumes, deps);
+  const withCdi = await addCdiDevices(id, labelled.spec, askedDevices(config), deps);
   const { spec: wanted, namespaces: adjusted, devices: added } = await adjustContainer(id, withCdi.spec, deps);
   const spec = deps.rootless?.convert(wanted, id) ?? wanted;
   const facts = {
     ...launchFacts(registry.container(id).record, namespaces, spec, [...devices, ...withCdi.devices, ...added], deps),
     ...volumeFacts(volumes, deps),
   };
-  return { spec, plan: compilePlan(spec, { ...facts, namespaces: { ...facts.namespaces, ...adjusted } }) };
+  const plan = compilePlan(spec, { ...facts, namespaces: { ...facts.namespaces, ...adjusted } });
+  return { spec, plan, label: labelled.label };
 }
 
 function checkTarget(

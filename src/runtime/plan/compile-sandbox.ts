@@ -1,3 +1,4 @@
+import { withLabel } from './compile-mounts.js';
 import type { SandboxPlanOptions } from './facts.js';
 import { MOUNT_ATTR, MS } from './kernel.js';
 import type { FsOption, IdMapLine, InnerStep, LaunchPlan, NamespaceKind, OuterStep } from './plan.js';
@@ -24,7 +25,9 @@ const rootSlot = 1;
 function outerSteps(options: SandboxPlanOptions, own: ReadonlySet<NamespaceKind>, pause: boolean): OuterStep[] {
   const { shm, namespaces, cgroup, idMaps } = options;
   return [
-    ...(shm === undefined ? [] : [tmpfs(shmSlot, 'shm', '1777', `${shm.bytes}`, ownerOf(idMaps))]),
+    ...(shm === undefined
+      ? []
+      : [tmpfs(shmSlot, 'shm', '1777', `${shm.bytes}`, withLabel(ownerOf(idMaps), 'tmpfs', shm.label))]),
     ...(pause ? [tmpfs(rootSlot, 'root', '555', '4k')] : []),
     {
       op: 'clone',
@@ -50,7 +53,7 @@ function ownerOf(maps: SandboxPlanOptions['idMaps']): FsOption[] {
   ];
 }
 
-function tmpfs(slot: number, source: string, mode: string, size: string, owner: FsOption[] = []): OuterStep {
+function tmpfs(slot: number, source: string, mode: string, size: string, owner: readonly FsOption[] = []): OuterStep {
   const options: FsOption[] = [{ key: 'mode', value: mode }, { key: 'size', value: size }, ...owner];
   return { op: 'fs-source', slot, fstype: 'tmpfs', source, options, attributes: hardened };
 }

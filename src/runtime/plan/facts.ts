@@ -117,8 +117,8 @@ export interface SandboxPlanOptions {
   readonly hostname: string;
   /** Paths below /proc/sys and values. */
   readonly sysctls: readonly (readonly [string, string])[];
-  /** The pod's /dev/shm, held as a detached tmpfs under `name`. */
-  readonly shm: { readonly name: string; readonly bytes: number } | undefined;
+  /** The pod's /dev/shm, held as a detached tmpfs under `name`; with the SELinux label of its files, if any. */
+  readonly shm: { readonly name: string; readonly bytes: number; readonly label?: string } | undefined;
   /** Maps of the pod's user namespace, needed when `user` is owned; all its other namespaces belong to that. */
   readonly idMaps?: { readonly uids: readonly IdMapLine[]; readonly gids: readonly IdMapLine[] };
   /** Cgroup of the pause process; needed when `pid` is owned. */

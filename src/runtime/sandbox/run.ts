@@ -17,6 +17,7 @@ import { sandboxNamespaces, type SandboxNamespaces } from '../spec/namespaces.js
 import { admitDefaultSysctls, admitSysctls, sysctlPath } from '../spec/sysctls.js';
 import { shimCgroup } from '../settings.js';
 import type { SandboxRecord } from '../state/records.js';
+import { labelPaths, podLabels, podLevel } from '../containers/selinux.js';
 import { makePodDirectory, writePodFiles } from './pod-directory.js';
 import { shmName, takeUpShim } from './shim-events.js';
 import { namespacesWanted, podMappings, refuseOverlap } from './user-namespace.js';
@@ -40,6 +41,7 @@ export type RunPodSandboxDeps = Pick<
   | 'idRanges'
   | 'lifecycle'
   | 'rootless'
+  | 'selinux'
 >;
 
 /**
@@ -63,11 +65,13 @@ export async function runPodSandbox(input: RunPodSandboxInput, deps: RunPodSandb
       () => {
         const own = podMappings(wanted, deps);
         refuseOverlap(own, deps);
-        registry.addSandbox(firstRecord(id, input, cgroup, own, host));
+        const level = podLevel(config, Number.parseInt(id.slice(0, 8), 16), deps);
+        registry.addSandbox(firstRecord(id, input, cgroup, own, level, host));
         return own;
       },
       () => registry.deleteSandbox(id),
     );
+    const labels = podLabels(registry.sandbox(id).record, deps);
     const ids = mappings ?? deps.rootless?.facts.maps;
     const sysctls = admitted.map(([name, value]) => [name, mappedSysctl(name, value, ids)] as const);
     await undo.step(
@@ -98,7 +102,10 @@ export async function runPodSandbox(input: RunPodSandboxInput, deps: RunPodSandb
           netnsPin: paths.netnsPin(id),
           hostname: config.hostname,
           sysctls: sysctls.map(([name, value]) => [sysctlPath(name), value]),
-          shm: namespaces.shm === 'pod' ? { name: shmName, bytes: shmBytes } : undefined,
+          shm:
+            namespaces.shm === 'pod'
+              ? { name: shmName, bytes: shmBytes, ...(labels === undefined ? {} : { label: labels.mount }) }
+              : undefined,
           cgroup: namespaces.own.includes('pid') ? pauseJoin : undefined,
           ...(mappings === undefined ? {} : { idMaps: planMaps(mappings) }),
         }),
@@ -114,6 +121,10 @@ export async function runPodSandbox(input: RunPodSandboxInput, deps: RunPodSandb
     await undo.step('write pod files', () =>
       writePodFiles(id, config, { names: namespaces.names, ips: network?.ips ?? [], mappings }, paths),
     );
+    if (labels !== undefined) {
+      const files = (['hosts', 'hostname', 'resolv.conf'] as const).map((name) => paths.podFile(id, name));
+      await undo.step('label pod files', () => labelPaths(files, labels, { ...call, observer }, deps));
+    }
     const made = { shimPid: shim.pid, pausePid: held.pausePid, ips: network?.ips ?? [] };
     using _untilRecorded = await lifecycle.keepOut();
     if (lifecycle.active) {
@@ -144,6 +155,7 @@ function firstRecord(
   input: RunPodSandboxInput,
   cgroup: PodCgroup,
   mappings: IdMappings | undefined,
+  selinuxLevel: string,
   host: RunPodSandboxDeps['host'],
 ): SandboxRecord {
   return {
@@ -159,6 +171,7 @@ function firstRecord(
     pausePid: 0,
     ips: [],
     ...(mappings === undefined ? {} : { mappings }),
+    ...(selinuxLevel === '' ? {} : { selinuxLevel }),
     steps: [],
   };
 }

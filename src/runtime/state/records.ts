@@ -25,6 +25,8 @@ export interface SandboxRecord {
   readonly ips: readonly string[];
   /** Of its user namespace; absent without one. */
   readonly mappings?: IdMappings;
+  /** MCS level of its containers that ask for none; absent without SELinux. */
+  readonly selinuxLevel?: string;
   /** How its start went, for the waterfall. */
   readonly steps: readonly RecordedStep[];
 }
