@@ -279,7 +279,7 @@ describe('berth-unpack', () => {
       );
       const records = textOf(outcome.report);
       assert.deepEqual(records.slice(0, -1), ['P', 'Pa', 'Ll', 'x/y']);
-      assert.match(records.at(-1) ?? '', /^S\d+ \d+$/);
+      assert.match(records.at(-1) ?? '', /^S\d+ \d+ 0 0$/);
     });
 
     it('takes owner, mode, attributes and time of such directories from below', async () => {

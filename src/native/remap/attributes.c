@@ -5,8 +5,6 @@
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <linux/limits.h>
-#include <linux/posix_acl.h>
-#include <linux/posix_acl_xattr.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/xattr.h>
@@ -33,6 +31,11 @@ void set_owner(const struct place *place, const struct object *object, const str
 
 /* ------------------------------------------------------------------------------------- attributes with ids */
 
+static bool is_capability(const char *attribute)
+{
+    return !strcmp(attribute, "security.capability");
+}
+
 /*
  * A capability for the container's root means that root's host id from now on: version 3 says whose root it is for,
  * which version 2 leaves open (capabilities(7); linux/capability.h). Gives the new length.
@@ -52,26 +55,19 @@ static size_t map_capability(const struct place *place, const char *name, char *
 
 static void map_acl(const struct place *place, const char *name, char *value, size_t length)
 {
-    struct posix_acl_xattr_header header;
-    struct posix_acl_xattr_entry entry;
-    if (length < sizeof header || (length - sizeof header) % sizeof entry)
+    if (!is_acl_length(length))
         bad_image("%s: access control list of %zu bytes", path_of(place, name), length);
-    for (char *at = value + sizeof header; at < value + length; at += sizeof entry) {
-        memcpy(&entry, at, sizeof entry);
-        int tag = le16toh(entry.e_tag);
-        if (tag != ACL_USER && tag != ACL_GROUP)
-            continue;
-        enum id_kind kind = tag == ACL_USER ? USER_ID : GROUP_ID;
-        entry.e_id = htole32(mapped(place, name, kind, le32toh(entry.e_id), " of its access control list"));
-        memcpy(at, &entry, sizeof entry);
+    for (struct acl_id named = {0}; acl_next(value, length, &named);) {
+        uint32_t id = htole32(mapped(place, name, named.kind, named.id, " of its access control list"));
+        memcpy(value + named.at, &id, sizeof id);
     }
 }
 
 static size_t map_value(const struct place *place, const char *name, const char *attribute, char *value, size_t length)
 {
-    if (!strcmp(attribute, "security.capability"))
+    if (is_capability(attribute))
         return map_capability(place, name, value, length);
-    if (!strcmp(attribute, "system.posix_acl_access") || !strcmp(attribute, "system.posix_acl_default"))
+    if (is_acl(attribute))
         map_acl(place, name, value, length);
     return length;
 }
@@ -103,17 +99,34 @@ static int set_by_name(const struct place *place, const char *name, const char *
 /* What the host puts on files. Who works without trusted attributes is no host root, and labels are not its to give. */
 static bool is_label(const char *attribute)
 {
-    return !strncmp(attribute, "security.", 9) && strcmp(attribute, "security.capability");
+    return !strncmp(attribute, "security.", 9) && !is_capability(attribute);
+}
+
+static _Thread_local char value[XATTR_SIZE_MAX];
+static _Thread_local char names[XATTR_LIST_MAX];
+
+/* Into `value`, with the ids in it mapped; gives its length. */
+static size_t read_attribute(const struct place *place, const char *name, const char *attribute)
+{
+    ssize_t length = lgetxattr(name, attribute, value, sizeof value);
+    if (length < 0)
+        attribute_error(place, name, "read", attribute);
+    return map_value(place, name, attribute, value, (size_t)length);
+}
+
+/* Into `names`; gives where they end. */
+static const char *list_attributes(const struct place *place, const char *name)
+{
+    ssize_t length = llistxattr(name, names, sizeof names);
+    if (length < 0 && errno != ENOTSUP)
+        host_error("list attributes of", path_of(place, name));
+    return names + (length < 0 ? 0 : length);
 }
 
 static void copy_attribute(const struct place *place, const char *name, const struct object *object,
                            const char *attribute)
 {
-    static _Thread_local char value[XATTR_SIZE_MAX];
-    ssize_t length = lgetxattr(name, attribute, value, sizeof value);
-    if (length < 0)
-        attribute_error(place, name, "read", attribute);
-    size_t size = map_value(place, name, attribute, value, (size_t)length);
+    size_t size = read_attribute(place, name, attribute);
     int failed = object->fd >= 0 ? fsetxattr(object->fd, attribute, value, size, 0)
                                  : set_by_name(place, object->name, attribute, value, size);
     if (failed && !(errno == EPERM && user_xattrs && is_label(attribute)))
@@ -128,11 +141,18 @@ static bool is_raw_acl(const char *attribute)
 
 void copy_attributes(const struct place *place, const char *name, const struct object *object)
 {
-    static _Thread_local char names[XATTR_LIST_MAX];
-    ssize_t length = llistxattr(name, names, sizeof names);
-    if (length < 0 && errno != ENOTSUP)
-        host_error("list attributes of", path_of(place, name));
-    for (char *attribute = names; attribute < names + length; attribute += strlen(attribute) + 1)
+    const char *end = list_attributes(place, name);
+    for (const char *attribute = names; attribute < end; attribute += strlen(attribute) + 1)
         if (!is_overlay_xattr(attribute) && !is_raw_acl(attribute))
             copy_attribute(place, name, object, attribute);
+}
+
+void check_ids(const struct place *place, const char *name, const struct stat *st)
+{
+    mapped(place, name, USER_ID, st->st_uid, "");
+    mapped(place, name, GROUP_ID, st->st_gid, "");
+    const char *end = list_attributes(place, name);
+    for (const char *attribute = names; attribute < end; attribute += strlen(attribute) + 1)
+        if (is_capability(attribute) || is_acl(attribute))
+            read_attribute(place, name, attribute);
 }

@@ -7,7 +7,9 @@
  *
  * metacopy writes metadata only: the result is mounted on top of the same layers with metacopy=on, and overlayfs takes
  * file data from below. copy writes data too, and the result stands alone. -u reads user.overlay.* in the place of
- * trusted.overlay.* and goes with copy only, since overlayfs (userxattr) has no metacopy then.
+ * trusted.overlay.* and does not go with metacopy, since overlayfs (userxattr) has none then.
+ *
+ *   berth-remap check [-u] COUNT            as above, but only looks whether the maps hold every id, and makes nothing
  *
  * Maps, one line a range, then the end: "u CONTAINER HOST SIZE" for users, "g CONTAINER HOST SIZE" for groups. The
  * report: "p ENTRIES BYTES" (directory entries read, bytes of file data copied) several times a second, and at last
@@ -93,20 +95,28 @@ static void run(int count)
     report_done();
 }
 
+static bool read_mode(const char *word)
+{
+    static const char *const words[] = {[METACOPY] = "metacopy", [COPY] = "copy", [CHECK] = "check"};
+    for (mode = METACOPY; mode <= CHECK; mode++)
+        if (!strcmp(word, words[mode]))
+            return true;
+    return false;
+}
+
 int main(int argc, char **argv)
 {
     int next = 2;
     umask(0);
     if (argc > next && !strcmp(argv[next], "-u"))
         user_xattrs = true, next++;
-    copy_file_data = argc > 1 && !strcmp(argv[1], "copy");
-    int count = argc == next + 1 && (copy_file_data || !strcmp(argv[1], "metacopy")) ? atoi(argv[next]) : 0;
+    int count = argc == next + 1 && read_mode(argv[1]) ? atoi(argv[next]) : 0;
     if (count < 1 || count > MAX_LAYERS) {
-        static const char usage[] = "usage: berth-remap metacopy|copy [-u] COUNT (of 1 to 500 layers)\n";
+        static const char usage[] = "usage: berth-remap metacopy|copy|check [-u] COUNT (of 1 to 500 layers)\n";
         (void)!write(2, usage, sizeof usage - 1);
         return 1;
     }
-    if (user_xattrs && !copy_file_data) {
+    if (user_xattrs && mode == METACOPY) {
         errno = EOPNOTSUPP;
         host_error("use metacopy with", "user.overlay attributes");
     }

@@ -12,7 +12,7 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
-bool copy_file_data;
+enum mode mode;
 
 /* `now` is what it has become. The mode it was made with stays, unless special bits or a list came or went. */
 static void finish_open(const struct place *place, const char *name, const struct object *made, const struct stat *st,
@@ -74,7 +74,7 @@ static void make_file(const struct place *place, const char *name, const struct 
     struct object made = {.fd = open_name(place->to, name, flags, st->st_mode & 0777), .name = name};
     if (made.fd < 0)
         call_error("create", path_of(place, name));
-    if (st->st_size && copy_file_data)
+    if (st->st_size && mode == COPY)
         take_data(place, name, made.fd);
     else if (st->st_size)
         refer_to_data(place, name, made.fd, st->st_size);
@@ -123,6 +123,10 @@ static void make_inode(const struct place *place, const char *name, const struct
 void make_entry(const struct place *place, const char *name, const struct stat *st)
 {
     static pthread_mutex_t linking = PTHREAD_MUTEX_INITIALIZER;
+    if (mode == CHECK) {
+        check_ids(place, name, st);
+        return;
+    }
     if (st->st_nlink == 1) {
         make_inode(place, name, st);
         return;
@@ -137,6 +141,10 @@ void make_entry(const struct place *place, const char *name, const struct stat *
 
 void finish_dir(const struct place *place, const struct stat *st)
 {
+    if (mode == CHECK) {
+        check_ids(place, ".", st);
+        return;
+    }
     struct object made = {.fd = place->to, .name = "."};
     struct stat now;
     finish_open(place, ".", &made, st, &now);

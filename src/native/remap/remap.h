@@ -1,14 +1,13 @@
 /* What the parts of berth-remap share. See main.c for what it is for. */
 #ifndef REMAP_H
 #define REMAP_H
+#include "acl.h"
 #include "common.h"
 
 /* ------------------------------------------------------------------------------------- maps.c */
 
 /* Reads both maps from standard input to its end. */
 void read_maps(void);
-
-enum id_kind { USER_ID, GROUP_ID };
 
 /* The host's id for a container's; false when no line of the map holds it. */
 bool map_id(enum id_kind kind, uint32_t container, uint32_t *host);
@@ -17,7 +16,7 @@ bool map_id(enum id_kind kind, uint32_t container, uint32_t *host);
 
 /* A directory of the image, open in the destination, and in the layer whose entries are being taken over. */
 struct place {
-    int to, from;     /* `from` is the working directory too */
+    int to, from;     /* `from` is the working directory too; `to` is -1 in a check */
     const char *path; /* from the root, for errors; "" is the root */
 };
 
@@ -26,7 +25,9 @@ const char *path_of(const struct place *place, const char *name);
 
 /* ------------------------------------------------------------------------------------- make.c */
 
-extern bool copy_file_data; /* copy rather than metacopy */
+/* Of a check, nothing is made: what would be is only looked at. */
+enum mode { METACOPY, COPY, CHECK };
+extern enum mode mode;
 
 /* Makes `name` of the layer, which is no directory, in the destination. */
 void make_entry(const struct place *place, const char *name, const struct stat *st);
@@ -45,6 +46,8 @@ struct object {
 void set_owner(const struct place *place, const struct object *object, const struct stat *st);
 /* Every extended attribute of `name` in the layer (the directory itself as "."), with the ids in it mapped. */
 void copy_attributes(const struct place *place, const char *name, const struct object *object);
+/* Fails as the two would where an id of `name` is not mapped, and changes nothing. */
+void check_ids(const struct place *place, const char *name, const struct stat *st);
 
 /* ------------------------------------------------------------------------------------- links.c */
 

@@ -14,7 +14,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* A directory that is made, but not yet filled. */
+/* A directory that is made, but not yet filled; in a check, one that was met. */
 struct pending {
     struct pending *next;
     char *path;
@@ -60,7 +60,7 @@ static void add_layer(struct pending *dir, int layer)
 
 static struct pending *make_dir(const struct place *place, const char *name)
 {
-    if (mkdirat(place->to, name, 0700) < 0)
+    if (mode != CHECK && mkdirat(place->to, name, 0700) < 0)
         call_error("create directory", path_of(place, name));
     struct pending *dir = must_alloc(sizeof *dir);
     dir->path = join_path(place->path, name);
@@ -143,7 +143,7 @@ static bool hides_below(const struct place *place)
 
 static void fill(const struct pending *dir)
 {
-    struct place place = {.to = open_dir(destination, dir->path), .path = dir->path};
+    struct place place = {.to = mode == CHECK ? -1 : open_dir(destination, dir->path), .path = dir->path};
     int topmost = -1;
     for (int i = 0; i < dir->count; i++) {
         enter(&place, open_dir(roots[dir->layers[i]], dir->path));
@@ -163,7 +163,8 @@ static void fill(const struct pending *dir)
         host_error("look at", dir->path);
     finish_dir(&place, &st);
     close(topmost);
-    close(place.to);
+    if (place.to >= 0)
+        close(place.to);
 }
 
 /* ------------------------------------------------------------------------------------- threads */

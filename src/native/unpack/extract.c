@@ -1,4 +1,5 @@
 /* The first pass: writes the archive's entries below the root, alone, without looking at lower layers. */
+#include "ids.h"
 #include "tar.h"
 #include "tree.h"
 #include <errno.h>
@@ -37,6 +38,13 @@ static void put_xattrs(int fd, const struct entry *entry)
     }
 }
 
+static void set_owner(int fd, const struct entry *entry, const char *what)
+{
+    if (fchown(fd, entry->uid, entry->gid) < 0)
+        host_error("change owner of", what);
+    ids_note(entry);
+}
+
 static struct timespec sane_time(struct timespec time)
 {
     if (time.tv_nsec == UTIME_NOW || time.tv_nsec == UTIME_OMIT)
@@ -49,8 +57,7 @@ static struct timespec sane_time(struct timespec time)
 static void finish_file(int fd, const struct entry *entry)
 {
     struct timespec times[2] = {sane_time(entry->mtime), sane_time(entry->mtime)};
-    if (fchown(fd, entry->uid, entry->gid) < 0)
-        host_error("change owner of", entry->path);
+    set_owner(fd, entry, entry->path);
     if (fchmod(fd, entry->mode) < 0)
         host_error("change mode of", entry->path);
     put_xattrs(fd, entry);
@@ -63,6 +70,7 @@ static void finish_node(const struct place *at, const struct entry *entry)
     struct timespec times[2] = {sane_time(entry->mtime), sane_time(entry->mtime)};
     if (fchownat(at->dir, at->name, entry->uid, entry->gid, AT_SYMLINK_NOFOLLOW) < 0)
         host_error("change owner of", entry->path);
+    ids_note(entry);
     /* The name is ours since a moment and no link: this chmod cannot follow anything. */
     if (entry->type != '2' && fchmodat(at->dir, at->name, entry->mode, 0) < 0)
         host_error("change mode of", entry->path);
@@ -155,8 +163,7 @@ static void make_dir(const struct place *at, const struct entry *entry)
     int fd = open_name(at->dir, at->name, O_RDONLY | O_DIRECTORY, 0);
     if (fd < 0)
         call_error("open", entry->path);
-    if (fchown(fd, entry->uid, entry->gid) < 0)
-        host_error("change owner of", entry->path);
+    set_owner(fd, entry, entry->path);
     put_xattrs(fd, entry);
     close(fd);
     if (cut)
@@ -177,8 +184,7 @@ static void make_root(const struct entry *entry)
     int fd = open_beneath(tree_root, "", O_RDONLY | O_DIRECTORY);
     if (fd < 0)
         host_error("open", "layer");
-    if (fchown(fd, entry->uid, entry->gid) < 0)
-        host_error("change owner of", "layer");
+    set_owner(fd, entry, "layer");
     put_xattrs(fd, entry);
     close(fd);
     list_dir("", entry);
@@ -372,7 +378,8 @@ done:
 
 /*
  * The report, records ended by zero bytes: "PPATH" for a directory that was needed but not listed and whose metadata
- * the lower layers may know, "LLINK" "TARGET" for a hard link to a file of a lower layer, "SBYTES INODES" for the sum.
+ * the lower layers may know, "LLINK" "TARGET" for a hard link to a file of a lower layer, "SBYTES INODES UIDS GIDS" for
+ * the sum, with the ids of ids.h.
  */
 static void report(void)
 {
@@ -386,7 +393,8 @@ static void report(void)
     }
     if (links)
         fwrite(links, 1, links_length, stdout);
-    printf("S%llu %llu%c", (unsigned long long)used_bytes, (unsigned long long)used_inodes, 0);
+    printf("S%llu %llu %s %s%c", (unsigned long long)used_bytes, (unsigned long long)used_inodes, ids_text(false),
+           ids_text(true), 0);
     if (fflush(stdout))
         host_error("write", "report");
 }

@@ -94,6 +94,46 @@ export function sameLines(a: readonly IdMapping[], b: readonly IdMapping[]): boo
   return keyOf(a) === keyOf(b);
 }
 
+/** Ids from the first to the last of a range. */
+export type IdRange = readonly [first: number, last: number];
+
+/** Ids that files belong to or name: at least these, in rising ranges. */
+export interface FileIds {
+  readonly uids: readonly IdRange[];
+  readonly gids: readonly IdRange[];
+}
+
+/** The container ids that these lines map, rising, neighbours made one. */
+export function mappedRanges(lines: readonly IdMapping[]): readonly IdRange[] {
+  const ranges: IdRange[] = [];
+  for (const { containerId, size } of [...lines].sort((a, b) => a.containerId - b.containerId)) {
+    const [first, last] = ranges.at(-1) ?? [];
+    if (first !== undefined && last === containerId - 1) ranges[ranges.length - 1] = [first, containerId + size - 1];
+    else ranges.push([containerId, containerId + size - 1]);
+  }
+  return ranges;
+}
+
+/** Whether a container with these mappings has an id for each of the files'. */
+export function mapsAll({ uids, gids }: IdMappings, ids: FileIds): boolean {
+  const holds = (lines: readonly IdMapping[], wanted: readonly IdRange[]): boolean => {
+    const mapped = mappedRanges(lines);
+    return wanted.every(([first, last]) => mapped.some(([from, to]) => first >= from && last <= to));
+  };
+  return holds(uids, ids.uids) && holds(gids, ids.gids);
+}
+
+/** `0-65535,100000`. */
+export const formatRanges = (ranges: readonly IdRange[]): string =>
+  ranges.map(([first, last]) => (first === last ? `${first}` : `${first}-${last}`)).join(',');
+
+/** Reads what `formatRanges` writes. */
+export const parseRanges = (text: string): readonly IdRange[] =>
+  text.split(',').map((range) => {
+    const [first = NaN, last = first] = range.split('-').map(Number);
+    return [first, last];
+  });
+
 /** Sorted by container id, neighbours that continue each other made one: equal maps have equal texts. */
 export function keyOf(lines: readonly IdMapping[]): string {
   const merged: IdMapping[] = [];

@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events';
 import { chmod, chown, open, stat, utimes } from 'node:fs/promises';
 import { isKind, RuntimeError } from '../../kit/errors.js';
 import { SharedWork } from '../../kit/shared-work.js';
@@ -50,6 +51,7 @@ export function createLayers(deps: LayersDeps): Layers {
       /* One layer's failure ends the others' work: nobody else may be waiting for it. */
       const controller = new AbortController();
       const all = AbortSignal.any([signal, controller.signal]);
+      setMaxListeners(0, all); // one listener for each layer
       let parent: Work | undefined;
       const underway = image.layers.map((blob, i) => {
         const work: Work = { chainId: chains[i] ?? '', parent, diffId: image.diffIds[i] ?? '', blob, session };
@@ -143,8 +145,8 @@ async function buildLayer(
   if (work.parent !== undefined) await ensureOne(deps, shared, work.parent, signal, () => undefined);
   const parent = work.parent?.chainId;
   await settle(deps, parent, stage.dir, unpacked, signal);
-  const { bytes, inodes } = unpacked;
-  return await stage.commit({ chainId, ...(parent !== undefined && { parent }), diffId, bytes, inodes });
+  const { bytes, inodes, ids } = unpacked;
+  return await stage.commit({ chainId, ...(parent !== undefined && { parent }), diffId, bytes, inodes, ids });
 }
 
 async function settle(

@@ -1,5 +1,6 @@
 import { Worker } from 'node:worker_threads';
 import { RuntimeError, type ErrorKind } from '../../kit/errors.js';
+import { parseRanges, type FileIds } from '../idmap/mapping.js';
 import { Gate } from './gate.js';
 
 /** The main thread's side of unpacking: a few worker threads, kept for a while, one layer each. */
@@ -28,6 +29,7 @@ export interface Unpacked {
   /** Of the files, on disk. */
   readonly bytes: number;
   readonly inodes: number;
+  readonly ids: FileIds;
   /** For `settle`; undefined when the layer owes nothing, but perhaps its root's metadata (`impliedRoot`). */
   readonly report: Uint8Array | undefined;
   readonly impliedRoot: boolean;
@@ -198,14 +200,17 @@ function startWorker(): Worker {
 export function readReport(report: Uint8Array): Omit<Unpacked, 'diffId'> {
   const text = Buffer.from(report);
   const start = text.lastIndexOf(0, text.length - 2) + 1;
-  const match = /^S(\d+) (\d+)\0$/.exec(text.toString('latin1', start));
-  if (match === null) throw new RuntimeError('internal', 'unpack layer: the helper gave no report');
+  const match = /^S(\d+) (\d+) ([\d,-]+) ([\d,-]+)\0$/.exec(text.toString('latin1', start));
+  const [, bytes, inodes, uids, gids] = match ?? [];
+  if (uids === undefined || gids === undefined)
+    throw new RuntimeError('internal', 'unpack layer: the helper gave no report');
   const rest = text.subarray(0, start);
   const impliedRoot = rest.length >= 2 && rest[0] === 0x50 && rest[1] === 0;
   const debts = impliedRoot ? rest.subarray(2) : rest;
   return {
-    bytes: Number(match[1]),
-    inodes: Number(match[2]),
+    bytes: Number(bytes),
+    inodes: Number(inodes),
+    ids: { uids: parseRanges(uids), gids: parseRanges(gids) },
     report: debts.length === 0 ? undefined : Uint8Array.from(debts),
     impliedRoot,
   };

@@ -1,5 +1,5 @@
 import type { Call } from '../../kit/call.js';
-import type { IdMappings } from '../idmap/mapping.js';
+import type { FileIds, IdMappings } from '../idmap/mapping.js';
 
 /**
  * A snapshotter keeps unpacked image layers, and a writable directory for each container on top of them.
@@ -83,6 +83,8 @@ export interface Layer extends DiskUsage {
   readonly diffId: string;
   /** Host path of the layer's content. */
   readonly dir: string;
+  /** Of the layer's own files; absent for a layer that an older version made. */
+  readonly ids?: FileIds;
 }
 
 export interface LayerStage {
