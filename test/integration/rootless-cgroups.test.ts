@@ -24,7 +24,7 @@ function removeCgroup(path: string): void {
 }
 
 describe('an agent of an ordinary user with a delegated part of cgroup v2', function () {
-  this.timeout(180_000);
+  this.timeout(300_000);
   const suite = rootlessSuite();
   const { open, text } = suite;
 
@@ -40,7 +40,9 @@ describe('an agent of an ordinary user with a delegated part of cgroup v2', func
   const openIn = async (cgroup: string): Promise<void> => {
     delegate(root);
     if (cgroup !== root) delegate(cgroup);
-    await open({ prepare: [`echo $$ >${cgroup}/cgroup.procs`] });
+    // Once its children have controllers, no process can come into the upper one again.
+    const leaf = `${root}/berth-agent/cgroup.procs`;
+    await open({ prepare: [`[ -e ${leaf} ] && echo $$ >${leaf} || echo $$ >${cgroup}/cgroup.procs`] });
   };
 
   it('has its limits applied, and its containers ended with their cgroups', async () => {
