@@ -1,12 +1,26 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, realpathSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  realpathSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { isErrno, isKind } from '../../src/kit/errors.js';
 import { openNative } from '../../src/native/native.js';
 import { relabel } from '../../src/runtime/selinux/relabel.js';
 import { openSelinux } from '../../src/runtime/selinux/selinux.js';
+import type { ContainerConfig } from '../../src/runtime/model.js';
+import { decodeSpec } from '../../src/runtime/containers/spec-json.js';
+import { usePods } from '../support/pods.js';
+import { call, containerConfig } from '../support/runtime.js';
+import { volume } from '../support/userns.js';
 import { skip } from '../support/skip.js';
 
 const label = 'system_u:object_r:container_file_t:s0:c1,c2';
@@ -123,5 +137,48 @@ describe('labels of volumes', () => {
     writeFileSync(join(contexts, 'lxc_contexts'), 'process = "a:b:c:s0"\nfile = "d:e:f:s0"\n');
     assert.deepEqual(openSelinux(files, dir).labels, { process: 'a:b:c:s0', mount: 'd:e:f:s0' });
     assert.match(openSelinux(files, join(dir, 'nowhere')).labels.process, /:container_t:s0$/);
+  });
+});
+
+/** The kernel of the tests has none, so containers are made and not run. */
+describe('SELinux labels of a container', function () {
+  this.timeout(60_000);
+  const pods = usePods();
+  const { files } = openNative();
+  const level = 's0:c7,c8';
+  const mount = `system_u:object_r:container_file_t:${level}`;
+  let pod: string;
+  beforeEach(async function () {
+    if (existsSync('/sys/fs/selinux/enforce')) skip(this, 'this kernel has SELinux, which wants labels it knows');
+    pod = await pods.run({ security: { selinux: { user: '', role: '', type: 'pod_t', level } } });
+    Object.assign(pods.host.parts, { selinux: openSelinux(files, '/nowhere') });
+  });
+  afterEach(() => void Object.assign(pods.host.parts, { selinux: undefined }));
+  const create = async (config: ContainerConfig) => {
+    const id = await pods.host.runtime.containers.create({ sandboxId: pod, config }, call());
+    const bundle = pods.host.parts.paths.bundle(pod, id);
+    return decodeSpec(readFileSync(join(bundle, 'config.json'), 'utf8'));
+  };
+
+  it('are the pod’s or its own, in its spec and on what it has relabelled', async () => {
+    const [wanted, plain] = [pods.directory('wanted'), pods.directory('plain')];
+    const mounts = [volume(wanted, '/a', { selinuxRelabel: true }), volume(plain, '/b')];
+    const spec = await create(containerConfig('true', { mounts }));
+    const labels = [spec.process?.selinuxLabel, spec.linux.mountLabel];
+    assert.deepEqual(labels, [`system_u:system_r:pod_t:${level}`, mount]);
+    const found = [wanted, plain].map((path) => files.getXattr(path, attribute)?.toString());
+    assert.deepEqual(found, [mount, undefined]);
+    const own = { user: '', role: '', type: '', level: 's0' };
+    const { process, linux } = await create(containerConfig('true', { security: { selinux: own, privileged: true } }));
+    assert.deepEqual([process?.selinuxLabel, linux.mountLabel], [undefined, 'system_u:object_r:container_file_t:s0']);
+  });
+
+  it('are never given to the host’s own directories', async () => {
+    const mounts = [volume('/usr/share', '/y', { selinuxRelabel: true })];
+    await assert.rejects(
+      create(containerConfig('true', { mounts })),
+      /config\.mounts\[0\]\.selinux_relabel: \/usr\/share belongs to the system/,
+    );
+    assert.equal(files.getXattr('/usr/share', attribute), undefined);
   });
 });

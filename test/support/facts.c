@@ -1,13 +1,16 @@
 /*
  * What a process in a container sees and may do, in words: `facts stat PATH…`, `facts self`, `facts open PATH…`, `facts
- * owners`. Built static by the tests that put it into an image.
+ * owners`, `facts ping`. Built static by the tests that put it into an image.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/nsfs.h>
+#include <netinet/in.h>
+#include <netinet/ip_icmp.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
@@ -83,6 +86,19 @@ static void show_owners(void)
     }
 }
 
+/* An echo request to ourselves over a socket that needs no capability (icmp(7)). */
+static void try_ping(void)
+{
+    struct sockaddr_in self = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct icmphdr echo = {.type = ICMP_ECHO}, answer = {.type = ICMP_ECHO};
+    int fd = socket(AF_INET, SOCK_DGRAM, IPPROTO_ICMP);
+    if (fd < 0 || sendto(fd, &echo, sizeof echo, 0, (struct sockaddr *)&self, sizeof self) < 0 ||
+        recv(fd, &answer, sizeof answer, 0) < 0)
+        puts(strerrorname_np(errno));
+    else
+        puts(answer.type == ICMP_ECHOREPLY ? "ping" : "no reply");
+}
+
 int main(int argc, char **argv)
 {
     const char *what = argc > 1 ? argv[1] : "self";
@@ -96,5 +112,7 @@ int main(int argc, char **argv)
         show_self();
     if (!strcmp(what, "owners"))
         show_owners();
+    if (!strcmp(what, "ping"))
+        try_ping();
     return 0;
 }

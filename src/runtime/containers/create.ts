@@ -30,7 +30,7 @@ import { launchFacts } from './launch-facts.js';
 import { checkRootfs, checkVolumes, isForEveryone } from './user-namespace.js';
 import { cleanVolumes, findVolumes, prepareVolumes, reportedMounts, volumeFacts, type Volumes } from './volumes.js';
 import { labelContainer, type Labelling } from './selinux.js';
-import { apparmorFor, seccompFor } from './profiles.js';
+import { apparmorFacts, apparmorFor, seccompFor } from './profiles.js';
 
 export type CreateContainerDeps = Pick<
   Parts,
@@ -273,7 +273,7 @@ async function build(
     defaultCapabilities: settings.defaultCapabilities,
     rlimits: parseRlimits(settings.rlimits),
     seccomp: await seccompFor(security, deps),
-    apparmorProfile: apparmorFor(security, deps.kernel.apparmor),
+    apparmorProfile: apparmorFor(security, await apparmorFacts(deps.kernel)),
     pidsLimit: settings.pidsLimit === 0 ? undefined : settings.pidsLimit,
     volumes: volumes.declared,
     ...(sandbox.mappings === undefined ? {} : { mappings: sandbox.mappings }),

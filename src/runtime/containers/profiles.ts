@@ -1,4 +1,6 @@
-import { RuntimeError } from '../../kit/errors.js';
+import { readFile } from 'node:fs/promises';
+import { invalid } from '../../kit/errors.js';
+import type { KernelFacts } from '../../native/kernel-facts.js';
 import type { ContainerSecurity } from '../model.js';
 import type { Parts } from '../parts.js';
 import { processCapabilities } from '../spec/container-spec.js';
@@ -16,14 +18,29 @@ export async function seccompFor(
   return await deps.seccomp.localhost(profile.localhostRef ?? '', names);
 }
 
-/** Name of the AppArmor profile to enter, or undefined. A named profile on a host without AppArmor is refused. */
-export function apparmorFor(security: ContainerSecurity, available: boolean): string | undefined {
+export interface ApparmorFacts {
+  readonly available: boolean;
+  /** Names of the kernel's profiles; absent where it does not list them. */
+  readonly loaded?: ReadonlySet<string>;
+}
+
+/** Of /sys/kernel/security/apparmor/profiles: `name (mode)` a line. */
+export const loadedProfiles = (text: string): ReadonlySet<string> =>
+  new Set([...text.matchAll(/^(.+) \([^)]*\)$/gm)].map(([, name = '']) => name));
+
+/** What the kernel says of AppArmor now: profiles come and go. */
+export async function apparmorFacts({ apparmor: available }: Pick<KernelFacts, 'apparmor'>): Promise<ApparmorFacts> {
+  if (!available) return { available };
+  const text = await readFile('/sys/kernel/security/apparmor/profiles', 'utf8').catch(() => undefined);
+  return { available, ...(text === undefined ? {} : { loaded: loadedProfiles(text) }) };
+}
+
+/** Name of the AppArmor profile to enter, or undefined. One that the kernel does not have is refused by field. */
+export function apparmorFor(security: ContainerSecurity, { available, loaded }: ApparmorFacts): string | undefined {
   const profile = security.apparmor;
-  if (profile === undefined || security.privileged || profile.kind === 'unconfined') return undefined;
-  if (profile.kind === 'runtime-default') return undefined;
-  if (available) return profile.localhostRef;
-  throw new RuntimeError(
-    'invalid-argument',
-    `config.linux.security_context.apparmor: profile "${profile.localhostRef}" needs AppArmor, which this kernel lacks`,
-  );
+  if (profile?.kind !== 'localhost' || security.privileged) return undefined;
+  const { localhostRef: name = '' } = profile;
+  if (available && loaded?.has(name) !== false) return name;
+  const reason = available ? 'is not loaded' : 'needs AppArmor, which this kernel lacks';
+  throw invalid('config.linux.security_context.apparmor.localhost_ref', `profile "${name}" ${reason}`);
 }
