@@ -11,6 +11,7 @@
 #include <linux/openat2.h>
 #include <linux/sched.h>
 #include <stdint.h>
+#include <sys/mount.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
 #include <unistd.h>
