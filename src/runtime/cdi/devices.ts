@@ -61,13 +61,15 @@ export function openCdiDevices(directories: readonly string[], note: Observer['n
     looking = settled;
     return next;
   };
+  // Whoever broke a file shall hear of it before a container does.
+  void refresh();
   return {
     async edits(asked) {
       await refresh();
       return withSpecEdits(asked.map((device) => [device, find(device, files, directories)]));
     },
     problems() {
-      void (looking ?? refresh()).catch(() => undefined);
+      void (looking ?? refresh());
       return problemsOf(files);
     },
   };

@@ -16,7 +16,7 @@ import type { OciSpec } from '../spec/oci.js';
 import { deviceOf } from './gather-devices.js';
 import { checkIdmap, mountTable } from './gather-mounts.js';
 
-export type CdiDeps = Pick<Parts, 'cdi' | 'lookups' | 'registry' | 'userNamespaces'>;
+export type CdiDeps = Pick<Parts, 'cdi' | 'lookups' | 'registry' | 'rootless' | 'userNamespaces'>;
 
 export interface WithCdi {
   readonly spec: OciSpec;
@@ -36,27 +36,32 @@ export async function addCdiDevices(
   const all = await deps.cdi.edits(asked);
   all.forEach(refuseUnsupported);
   const mapped = spec.linux.uidMappings !== undefined;
-  const [nodes, mounts] = await Promise.all([gatherNodes(all, deps), gatherCdiMounts(all, mapped, deps)]);
+  const [nodes, mounts] = await Promise.all([
+    gatherNodes(all, mapped || deps.rootless !== undefined, deps),
+    gatherCdiMounts(all, mapped, deps),
+  ]);
   const adjusted = adjustSpec(spec, cdiAdjustment(all, { nodes, mounts, user: process.user, mapped }));
   const { uid, gid, additionalGids: groups = [] } = adjusted.process?.user ?? process.user;
   deps.registry.updateContainer(id, { user: { uid, gid, groups } });
   return { spec: adjusted, devices: nodes };
 }
 
-const gatherNodes = async (all: readonly DeviceEdits[], deps: CdiDeps): Promise<HostDevice[]> =>
+const gatherNodes = async (all: readonly DeviceEdits[], bound: boolean, deps: CdiDeps): Promise<HostDevice[]> =>
   await Promise.all(
     all.flatMap((from) =>
-      from.edits.deviceNodes.map((node, index) => hostNode(node, editField(from, `deviceNodes[${index}]`), deps)),
+      from.edits.deviceNodes.map((node, index) =>
+        hostNode(node, editField(from, `deviceNodes[${index}]`), bound, deps),
+      ),
     ),
   );
 
-/** What a spec leaves out of a node is as on the host. One whose type and numbers it gives need not be there. */
-async function hostNode(node: CdiDeviceNode, field: string, { lookups }: CdiDeps): Promise<HostDevice> {
+/** What a spec leaves out of a node is as on the host. One whose type and numbers it gives is there only to be bound. */
+async function hostNode(node: CdiDeviceNode, field: string, bound: boolean, { lookups }: CdiDeps): Promise<HostDevice> {
   const { path, permissions: access = 'rwm', fileMode, uid, gid } = node;
   const wanted = node.hostPath ?? path;
   const complete = node.type !== undefined && (node.type === 'p' || (node.major ?? 0) !== 0);
   const hostPath = await lookups.find(wanted, field).catch((error: unknown) => {
-    if (complete && isKind(error, 'invalid-argument')) return undefined;
+    if (complete && !bound && isKind(error, 'invalid-argument')) return undefined;
     throw error;
   });
   const [found] = hostPath === undefined ? [] : deviceOf(await stat(hostPath), path, access);

@@ -35,8 +35,11 @@ describe('SELinux labels', () => {
   for (const [options, process, mount] of cases)
     it(`of ${JSON.stringify(options)} are ${process}`, () => assert.deepEqual(labels(options), [process, mount]));
 
-  it('have no level where there is none', () =>
-    assert.deepEqual(labels({ type: 't' }, ''), ['system_u:system_r:t', 'system_u:object_r:container_file_t']));
+  it('are at the policy’s own level for pods without one, and at none where it has none', () => {
+    assert.deepEqual(labels({ type: 't' }, ''), ['system_u:system_r:t:s0', 'system_u:object_r:container_file_t:s0']);
+    const flat = { process: 'u:r:t', mount: 'u:r:f' };
+    assert.deepEqual(selinuxLabels(flat, undefined, 's0:c1,c2', 'f'), flat);
+  });
 
   for (const wrong of [{ user: 'a:b' }, { role: 'r r' }, { type: 't,x' }, { level: 'high' }, { level: 's0:c1,' }])
     it(`have no ${JSON.stringify(wrong)}`, () => {

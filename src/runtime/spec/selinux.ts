@@ -36,7 +36,7 @@ export const policyType = (config: string): string | undefined =>
 /**
  * The node's labels with what a security context asks for over them; files keep the node's role and type.
  *
- * @param level of the pod, where the context names none
+ * @param level of the pod, where the context names none; '' is the policy's. Policies without levels get none
  * @param field of the context, for errors: invalid-argument where a part could not stand in a label
  */
 export function selinuxLabels(
@@ -46,15 +46,15 @@ export function selinuxLabels(
   field: string,
 ): SelinuxLabels {
   const asked = options === undefined ? {} : checkedParts(options, field);
-  const { user = {}, rest } = splitUser(asked);
+  const files = Object.fromEntries(Object.entries(asked).filter(([part]) => part === 'user' || part === 'level'));
   return {
-    process: contextText({ ...contextOf(process), level, ...user, ...rest }),
-    mount: contextText({ ...contextOf(mount), level, ...user, ...('level' in rest ? { level: rest.level } : {}) }),
+    process: contextText({ ...atLevel(contextOf(process), level), ...asked }),
+    mount: contextText({ ...atLevel(contextOf(mount), level), ...files }),
   };
 }
 
-const splitUser = ({ user, ...rest }: Partial<Context>): { user?: { user: string }; rest: Partial<Context> } =>
-  user === undefined ? { rest } : { user: { user }, rest };
+const atLevel = (context: Context, level: string): Context =>
+  context.level === '' || level === '' ? context : { ...context, level };
 
 /** The parts that are given. */
 function checkedParts(options: SelinuxOption, field: string): Partial<Context> {
