@@ -1,5 +1,6 @@
 /** One line of /proc/PID/mountinfo (proc(5)). */
 export interface MountEntry {
+  readonly id: number;
   readonly point: string;
   /** `major:minor` of the file system. */
   readonly device: string;
@@ -22,6 +23,7 @@ export function parseMountTable(text: string): MountEntry[] {
       const fields = left.split(' ');
       const has = (tag: string): boolean => fields.slice(6).some((field) => field.startsWith(`${tag}:`));
       return {
+        id: Number(fields[0]),
         point: unescape(fields[4] ?? ''),
         device: fields[2] ?? '',
         root: unescape(fields[3] ?? ''),

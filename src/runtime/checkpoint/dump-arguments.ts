@@ -12,6 +12,8 @@ export interface DumpFacts {
   readonly mounts: readonly MountEntry[];
   /** `major:minor` of every file system mounted outside the container. */
   readonly outsideDevices: ReadonlySet<string>;
+  /** Files that were opened before the container had its own mounts: mount and inode numbers. */
+  readonly outsideFiles: readonly { readonly mountId: number; readonly inode: number }[];
   /** Of the terminal the container's first process has, if any: numbers of the device and of its file system. */
   readonly terminal?: { readonly rdev: number; readonly dev: number };
 }
@@ -26,6 +28,7 @@ export function dumpArguments(facts: DumpFacts): string[] {
     ...(net === undefined ? [] : [`net[${net}]:extRootNetNS`]),
     ...(pid === undefined ? [] : [`pid[${pid}]:extRootPidNS`]),
     ...externalMounts(facts).map((point) => `mnt[${point}]:${point}`),
+    ...facts.outsideFiles.map(({ mountId, inode }) => `file[${mountId.toString(16)}:${inode.toString(16)}]`),
     ...(facts.terminal === undefined
       ? []
       : [`tty[${facts.terminal.rdev.toString(16)}:${facts.terminal.dev.toString(16)}]`]),

@@ -156,12 +156,14 @@ async function dumpFacts({ container, sandbox }: Subject, deps: CheckpointDeps):
   const freezer = layout.v2Root ?? layout.v1Roots.get('freezer');
   if (freezer === undefined) throw new RuntimeError('unavailable', 'checkpointing needs a cgroup freezer');
   const outside = [...(await mountTable('self')), ...(await mountTable(sandbox.shimPid))];
+  const mounts = await mountTable(pid);
   const terminal = container.config.tty ? await terminalOf(pid) : undefined;
   return {
     pid,
     freezerDir: join(freezer, cgroupPath),
     sharedNamespaces: sharedNamespaces(pid, container),
-    mounts: await mountTable(pid),
+    mounts,
+    outsideFiles: await outsideFiles(pid, new Set(mounts.map(({ id }) => id))),
     outsideDevices: new Set(outside.map(({ device }) => device)),
     ...(terminal === undefined ? {} : { terminal }),
   };
@@ -180,6 +182,23 @@ function sharedNamespaces(pid: number, { config }: ContainerRecord): DumpFacts['
     ...(net === inode('self', 'net') ? {} : { net }),
     ...(own || pidns === inode('self', 'pid') ? {} : { pid: pidns }),
   };
+}
+
+/** The shim's /dev/null, which a container without stdin reads. Its pipes are nothing that lies on a mount. */
+async function outsideFiles(pid: number, mountIds: ReadonlySet<number>): Promise<DumpFacts['outsideFiles']> {
+  const found = await Promise.all(
+    [0, 1, 2].map(async (fd) => {
+      const [target, info, st] = await Promise.all([
+        readlink(`/proc/${pid}/fd/${fd}`),
+        readFile(`/proc/${pid}/fdinfo/${fd}`, 'latin1'),
+        stat(`/proc/${pid}/fd/${fd}`),
+      ]).catch(() => []);
+      const mountId = Number(/^mnt_id:\s*(\d+)$/m.exec(info ?? '')?.[1]);
+      if (st === undefined || !target?.startsWith('/') || mountIds.has(mountId)) return [];
+      return [{ mountId, inode: st.ino }];
+    }),
+  );
+  return found.flat();
 }
 
 async function terminalOf(pid: number): Promise<DumpFacts['terminal']> {
