@@ -100,7 +100,10 @@ export interface SandboxRequests {
   listStats(filter: SandboxFilter): Promise<readonly SandboxStatsView[]>;
   /** Everything the kernel counts for each ready pod: what metrics are made of. Costs several times what stats cost. */
   listUsage(): Promise<readonly SandboxUsageView[]>;
-  /** Takes note of what the kubelet has made of the pod's cgroup; that cgroup is the kubelet's own. */
+  /**
+   * All or nothing. A pod's cgroup that the kubelet made has been resized by it already: of that, note is taken only.
+   * `wrong-state` when the pod is not ready.
+   */
   updateResources(idOrPrefix: string, change: PodResources, call: Call): Promise<void>;
   /** Facts for verbose status: pid, namespaces, network result, spec, waterfall of the start. */
   inspect(idOrPrefix: string): Readonly<Record<string, unknown>>;

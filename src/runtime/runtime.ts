@@ -126,7 +126,8 @@ function sandboxRequests(
     },
     listUsage: async () =>
       await stillThere(listSandboxes(registry, { state: 'ready' }).map((view) => sandboxUsage(view, parts))),
-    updateResources: (id, change) => updatePodSandboxResources(id, change, parts),
+    updateResources: async (id, change, call) =>
+      await locked(registry.sandbox(id).record.id, () => updatePodSandboxResources(id, change, parts, call)),
     inspect: (id) => {
       const { record } = registry.sandbox(id);
       const directory = parts.paths.podDir(record.id);
