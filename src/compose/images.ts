@@ -5,7 +5,7 @@ import type { Native } from '../native/native.js';
 import { openImages, type Images } from '../runtime/images/images.js';
 import type { ImageRecord } from '../runtime/images/store.js';
 import { openOverlaySnapshotter } from '../runtime/snapshots/overlay.js';
-import { remapBy } from '../runtime/snapshots/remap-program.js';
+import { checkIdsBy, remapBy } from '../runtime/snapshots/remap-program.js';
 import type { Snapshotter } from '../runtime/snapshots/snapshotter.js';
 import { recordVersions } from '../runtime/state/records.js';
 import type { Store } from '../runtime/state/store.js';
@@ -24,6 +24,7 @@ export async function openImageParts(
     observer,
     syncFs: (fd) => native.files.syncFs(fd),
     remap: remapBy(builtPrograms().remap, rootless),
+    checkIds: checkIdsBy(builtPrograms().remap, rootless),
     keepRemaps: config.userns.unusedRemaps,
   });
   const { certsDir, maxConcurrentDownloads, maxConcurrentUnpacks, connectTimeoutMs, stallTimeoutMs, pinned, platform } =

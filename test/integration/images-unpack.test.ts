@@ -3,6 +3,8 @@ import { execFileSync } from 'node:child_process';
 import { lstatSync, mkdirSync, readdirSync, readFileSync, readlinkSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { openNative, type Native } from '../../src/native/native.js';
+import { parseRanges } from '../../src/runtime/idmap/mapping.js';
+import { accessList, CAP_NET_RAW, fileCapability } from '../support/file-attributes.js';
 import { buildUnpackHelper } from '../support/image-store.js';
 import { paxRecords, tar, tarEntry, type TarEntry } from '../support/tar-builder.js';
 import { createUnpackRun, listTree, type UnpackRun } from '../support/unpack-run.js';
@@ -280,6 +282,47 @@ describe('berth-unpack', () => {
       const records = textOf(outcome.report);
       assert.deepEqual(records.slice(0, -1), ['P', 'Pa', 'Ll', 'x/y']);
       assert.match(records.at(-1) ?? '', /^S\d+ \d+ 0 0$/);
+    });
+
+    it('reports which ids the files have, each where it stands', async () => {
+      const attributes = (text: Record<string, Buffer>) =>
+        Object.fromEntries(Object.entries(text).map(([name, value]) => [`SCHILY.xattr.${name}`, value]));
+      const entries: readonly TarEntry[] = [
+        { path: './', uid: 3, gid: 4 },
+        ...[1002, 1000, 70_000, 1001, 1001, 5].map((uid, i): TarEntry => ({ path: `f${i}`, uid, gid: 100 - i })),
+        { path: 'd/', gid: 70_001, pax: attributes({ 'system.posix_acl_default': accessList([7001], [7002]) }) },
+        { path: 'l', type: 'symlink', linkTo: 'x', uid: 8 },
+        { path: 'p', type: 'fifo', gid: 9 },
+        { path: 'h', type: 'link', linkTo: 'f0', uid: 666 },
+        { path: '.wh.gone', uid: 667 },
+        { path: 'a', pax: attributes({ 'system.posix_acl_access': accessList([7003], []) }) },
+        { path: 'c', pax: attributes({ 'security.capability': fileCapability(CAP_NET_RAW, 7004) }) },
+      ];
+      const outcome = await run.extract('a', tar(entries));
+      assert.equal(outcome.code, 0, outcome.stderr);
+      assert.match(
+        textOf(outcome.report).at(-1) ?? '',
+        /^S\d+ \d+ 0,3,5,8,1000-1002,7001,7003-7004,70000 0,4,9,95-100,7002,70001$/,
+      );
+    });
+
+    it('reports a few ids too many rather than too many ranges', async () => {
+      const ids = Array.from({ length: 1000 }, (_, i) => (i * 7919 * 10) % 100_000).filter((id) => id !== 0);
+      const outcome = await run.extract('a', tar(ids.map((uid, i) => ({ path: `f${i}`, uid, gid: uid * 40_000 }))));
+      const [, uids = '', gids = ''] = / (\S+) (\S+)$/.exec(textOf(outcome.report).at(-1) ?? '') ?? [];
+      for (const [text, factor] of [
+        [uids, 1],
+        [gids, 40_000],
+      ] as const) {
+        const ranges = parseRanges(text);
+        assert.equal(ranges.length, 256);
+        assert.ok(ranges.every(([first], i) => i === 0 || first > (ranges[i - 1]?.[1] ?? 0) + 1));
+        for (const id of ids)
+          assert.ok(
+            ranges.some(([first, last]) => id * factor >= first && id * factor <= last),
+            `${id}`,
+          );
+      }
     });
 
     it('takes owner, mode, attributes and time of such directories from below', async () => {

@@ -37,6 +37,7 @@ import {
   type RemapProgram,
   type RemapRun,
 } from '../support/remap-run.js';
+import { accessList, CAP_NET_RAW, fileCapability } from '../support/file-attributes.js';
 import { skip } from '../support/skip.js';
 import { treeFacts, type EntryFacts } from '../support/tree-facts.js';
 
@@ -46,33 +47,7 @@ const gibibyte = 1 << 30;
 /** Types of mknod(2). */
 const S = { IFIFO: 0o010000, IFCHR: 0o020000, IFBLK: 0o060000, IFSOCK: 0o140000 } as const;
 
-/** struct vfs_cap_data and vfs_ns_cap_data of linux/capability.h, with the effective bit and CAP_NET_RAW. */
-function capability(rootid?: number): Buffer {
-  const words = [rootid === undefined ? 0x02000001 : 0x03000001, 1 << 13, 0, 0, 0];
-  if (rootid !== undefined) words.push(rootid);
-  return littleEndian(words);
-}
-
-/** linux/posix_acl_xattr.h: user::rwx, the given users, group::r-x, the given groups, mask::rwx, other::r-x. */
-function accessList(users: readonly number[], groups: readonly number[]): Buffer {
-  const entry = (tag: number, permissions: number, id = 0xffffffff): Buffer =>
-    littleEndian([tag | (permissions << 16), id]);
-  return Buffer.concat([
-    littleEndian([2]),
-    entry(0x01, 7),
-    ...users.map((id) => entry(0x02, 6, id)),
-    entry(0x04, 5),
-    ...groups.map((id) => entry(0x08, 4, id)),
-    entry(0x10, 7),
-    entry(0x20, 5),
-  ]);
-}
-
-function littleEndian(words: readonly number[]): Buffer {
-  const buffer = Buffer.alloc(words.length * 4);
-  words.forEach((word, index) => buffer.writeUInt32LE(word >>> 0, index * 4));
-  return buffer;
-}
+const capability = (rootid?: number): Buffer => fileCapability(CAP_NET_RAW, rootid);
 
 /** What the kernel lets a container see of an id, by the same rules and none of the same code. */
 const hostId = (maps: readonly IdMapping[], id: number): number => {
@@ -149,6 +124,8 @@ function suite(name: string, program: RemapProgram): void {
     const sameTree = async (layers: readonly string[], suffix = ''): Promise<Map<string, EntryFacts>> => {
       const original = treeFacts(native.files, run.mount(layers));
       const expected = new Map([...original].map(([path, facts]) => [path, mapped(facts)]));
+      const checked = await run.remap('nothing', layers, { mode: 'check' });
+      assert.deepEqual([checked.code, checked.done], [0, { bytes: 0, inodes: 0 }]);
       for (const mode of modes) {
         const into = `${mode}${suffix}`;
         await remap(into, layers, { mode });
@@ -559,7 +536,7 @@ function suite(name: string, program: RemapProgram): void {
 
       let refused = 0;
       const refuse = async (why: string, options?: Partial<RemapOptions>): Promise<void> => {
-        for (const mode of modes) {
+        for (const mode of [...modes, 'check'] as const) {
           const outcome = await run.remap(`refused-${refused++}`, ['a'], { mode, ...options });
           assert.equal(outcome.code, 2, outcome.stderr);
           assert.equal(outcome.stderr, why);
@@ -584,6 +561,22 @@ function suite(name: string, program: RemapProgram): void {
         rmSync(join(run.dir('a'), 'etc'), { recursive: true });
         chownSync(run.dir('a'), 99_999, 0);
         await refuse('/: uid 99999 is not mapped');
+      });
+
+      it('does not mind ids of what upper layers hide', async () => {
+        for (const path of ['gone', 'replaced', 'opaque/old', 'turned/inside'])
+          chownSync(file('b', path), 70_000, 70_000);
+        whiteout('a', 'gone');
+        file('a', 'replaced');
+        file('a', 'turned');
+        file('a', 'opaque/new');
+        opaque('a', 'opaque');
+        chownSync(run.dir('b/opaque'), 70_000, 0);
+        for (const mode of [...modes, 'check'] as const) {
+          const { code, stderr } = await run.remap(mode, ['a', 'b'], { mode });
+          assert.equal(code, 0, stderr);
+        }
+        assert.equal((await run.remap('again', ['b'], { mode: 'check' })).code, 2);
       });
 
       it('names ids inside attributes too', async () => {

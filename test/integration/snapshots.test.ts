@@ -12,9 +12,10 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { isKind } from '../../src/kit/errors.js';
 import { silentObserver } from '../../src/kit/observer.js';
 import { openOverlaySnapshotter } from '../../src/runtime/snapshots/overlay.js';
-import type { Layer } from '../../src/runtime/snapshots/snapshotter.js';
+import type { Layer, PrepareOptions } from '../../src/runtime/snapshots/snapshotter.js';
 import { measureTree, removeTree } from '../../src/runtime/snapshots/tree.js';
 import { digestOf } from '../support/test-image.js';
 import { snapshotterSuite } from '../suites/snapshotter-suite.js';
@@ -38,6 +39,28 @@ describe('overlay snapshotter', () => {
   let root: string;
   beforeEach(() => (root = mkdtempSync(join(tmpdir(), 'berth-snapshots-'))));
   afterEach(() => rmSync(root, { recursive: true, force: true }));
+
+  it('refuses more layers than an overlay takes, before anything is made', async () => {
+    const snapshotter = await open(root);
+    const chain = Array.from({ length: 501 }, (_, i) => digestOf(`layer ${i}`));
+    for (const [i, chainId] of chain.entries()) {
+      const stage = await snapshotter.stage();
+      const parent = chain[i - 1];
+      await stage.commit({ chainId, ...(parent !== undefined && { parent }), diffId: chainId, bytes: 0, inodes: 0 });
+    }
+    const line = [{ containerId: 0, hostId: 100_000, size: 65_536 }];
+    const mappings = { uids: line, gids: line };
+    const attempt = async (layers: number, options: Omit<PrepareOptions, 'chainId'> = {}) =>
+      await snapshotter.prepare('k', { chainId: chain[layers - 1] ?? '', ...options });
+    const tooMany = (error: unknown): boolean =>
+      isKind(error, 'invalid-argument') && /has 50[01] layers/.test(error.message);
+    await assert.rejects(attempt(501), tooMany);
+    for (const way of ['idmapped', 'copy'] as const) await assert.rejects(attempt(501, { mappings, way }), tooMany);
+    await assert.rejects(attempt(500, { mappings, way: 'metacopy' }), tooMany);
+    assert.deepEqual(snapshotter.list(), []);
+    assert.equal((await attempt(500, { mappings, way: 'idmapped' })).lowerDirs.length, 500);
+    await snapshotter.close();
+  });
 
   it('keeps others out', async () => {
     const snapshotter = await open(root);

@@ -1,17 +1,8 @@
 import { release } from 'node:os';
+import { CAP_NET_RAW, fileCapability } from './file-attributes.js';
 import type { TarEntry } from './tar-builder.js';
 
 /** An image with all that can go wrong when its files get other ids, and what a container must see of it. */
-
-export const CAP_NET_RAW = 13;
-
-/** struct vfs_cap_data of linux/capability.h, revision 2 with the effective bit: what setcap(8) writes. */
-function fileCapability(capability: number): Buffer {
-  const bytes = Buffer.alloc(20);
-  bytes.writeUInt32LE(0x0200_0001, 0);
-  bytes.writeUInt32LE(1 << capability, 4);
-  return bytes;
-}
 
 /** acl(5) `u::rw-,u:USER:r--,g::---,m::r--,o::---` as the attribute of linux/posix_acl_xattr.h. */
 function accessList(user: number): Buffer {

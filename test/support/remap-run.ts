@@ -11,7 +11,7 @@ import type { IdMapping } from '../../src/runtime/model.js';
 export interface RemapRun {
   /** Where a directory of this name is, made when it is not there. */
   dir(name: string): string;
-  /** The first of `layers` is the topmost. The result is in `dir(into)`. */
+  /** The first of `layers` is the topmost. The result is in `dir(into)`; a check has none. */
   remap(into: string, layers: readonly string[], options?: Partial<RemapOptions>): Promise<RemapOutcome>;
   /** Mounts the directories as one overlay until `close`, writable with `upper`. Gives the mount point. */
   mount(layers: readonly string[], options?: { readonly upper?: string; readonly metacopy?: boolean }): string;
@@ -21,7 +21,7 @@ export interface RemapRun {
 }
 
 export interface RemapOptions {
-  readonly mode: 'metacopy' | 'copy';
+  readonly mode: 'metacopy' | 'copy' | 'check';
   readonly userXattrs: boolean;
   readonly uids: readonly IdMapping[];
   readonly gids: readonly IdMapping[];
@@ -90,7 +90,7 @@ export function createRemapRun(program: RemapProgram, native: Native): RemapRun 
       const { mode = 'metacopy', userXattrs = false, uids = defaultUids, gids = defaultGids } = options;
       chmodSync(dir(into), 0o700);
       const args = [mode, ...(userXattrs ? ['-u'] : []), String(layers.length)];
-      const helper = spawnHelper(program.path, args, [into, ...layers].map(dir));
+      const helper = spawnHelper(program.path, args, [...(mode === 'check' ? [] : [into]), ...layers].map(dir));
       const chunks: Buffer[] = [];
       helper.stdout.on('data', (chunk: Buffer) => void chunks.push(chunk));
       helper.stdin.on('error', () => undefined);

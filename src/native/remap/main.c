@@ -4,12 +4,12 @@
  *
  *   berth-remap metacopy|copy [-u] COUNT   < maps > report    descriptor 3: the empty directory; 4 …: the COUNT
  *                                                             layers, topmost first
+ *   berth-remap check         [-u] COUNT   < maps > report    descriptors 3 …: the COUNT layers, topmost first
  *
  * metacopy writes metadata only: the result is mounted on top of the same layers with metacopy=on, and overlayfs takes
- * file data from below. copy writes data too, and the result stands alone. -u reads user.overlay.* in the place of
- * trusted.overlay.* and does not go with metacopy, since overlayfs (userxattr) has none then.
- *
- *   berth-remap check [-u] COUNT            as above, but only looks whether the maps hold every id, and makes nothing
+ * file data from below. copy writes data too, and the result stands alone. check makes nothing: it only looks whether
+ * the maps hold every id. -u reads user.overlay.* in the place of trusted.overlay.* and does not go with metacopy, since
+ * overlayfs (userxattr) has none then.
  *
  * Maps, one line a range, then the end: "u CONTAINER HOST SIZE" for users, "g CONTAINER HOST SIZE" for groups. The
  * report: "p ENTRIES BYTES" (directory entries read, bytes of file data copied) several times a second, and at last
@@ -79,9 +79,9 @@ static void run(int count)
     static int layers[MAX_LAYERS];
     static const int also[] = {SYS_fchdir, SYS_llistxattr, SYS_lgetxattr, SYS_lsetxattr};
     pthread_t helpers[MAX_THREADS];
-    destination = inherited_dir(3);
+    destination = inherited_dir(3); /* in a check the topmost layer, and only a place to be locked into */
     for (int i = 0; i < count; i++)
-        layers[i] = inherited_dir(4 + i);
+        layers[i] = inherited_dir((mode == CHECK ? 3 : 4) + i);
     make_root_of(destination);
     drop_rights();
     int helping = start_helpers(helpers);

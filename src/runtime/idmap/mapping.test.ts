@@ -2,10 +2,14 @@ import assert from 'node:assert/strict';
 import type { IdMapping } from '../model.js';
 import {
   faultOf,
+  formatRanges,
   keyOf,
   lastFromZero,
+  mappedRanges,
+  mapsAll,
   overlap,
   parseLines,
+  parseRanges,
   rootOf,
   sameLines,
   toContainer,
@@ -52,6 +56,62 @@ describe('id mappings', () => {
       else assert.match(found ?? '', fault);
     });
   }
+
+  it('hold ranges of ids, with holes where lines do not meet', () => {
+    assert.deepEqual(mappedRanges([]), []);
+    assert.deepEqual(mappedRanges([line(10, 500, 5), line(0, 9000, 10), line(20, 1, 1)]), [
+      [0, 14],
+      [20, 20],
+    ]);
+  });
+
+  for (const [ids, isMapped] of [
+    [[], true],
+    [[[0, 0]], true],
+    [[[0, 999]], true],
+    [[[0, 1000]], false],
+    [[[1000, 1999]], false],
+    [[[999, 2000]], false],
+    [
+      [
+        [0, 5],
+        [2000, 2009],
+      ],
+      true,
+    ],
+    [
+      [
+        [0, 5],
+        [2000, 2010],
+      ],
+      false,
+    ],
+    [
+      [
+        [1500, 1500],
+        [2000, 2009],
+      ],
+      false,
+    ],
+    [[[70_000, 4_294_967_295]], false],
+  ] as const) {
+    it(`${isMapped ? 'map' : 'do not map'} ${formatRanges(ids)}`, () => {
+      const [none, whole] = [[line(0, 0, 1)], [line(0, 0, 0xffff_ffff)]];
+      assert.equal(mapsAll({ uids: gap, gids: none }, { uids: ids, gids: [] }), isMapped);
+      assert.equal(mapsAll({ uids: none, gids: gap }, { uids: [[0, 0]], gids: ids }), isMapped);
+      assert.equal(mapsAll({ uids: whole, gids: gap }, { uids: ids, gids: [[1000, 1000]] }), false);
+    });
+  }
+
+  it('map ids that run over lines which continue each other inside', () => {
+    const split = [line(0, 500, 10), line(10, 100, 10)];
+    assert.ok(mapsAll({ uids: split, gids: split }, { uids: [[0, 19]], gids: [[9, 10]] }));
+  });
+
+  it('ranges are the same after writing and reading', () => {
+    const text = '0,5-7,70000-4294967294';
+    assert.equal(formatRanges(parseRanges(text)), text);
+  });
 
   it('overlap where they give out one host id twice', () => {
     assert.equal(overlap([line(0, 100, 10)], [line(0, 110, 10)]), undefined);

@@ -8,6 +8,7 @@ import { silentObserver, type Observer } from '../../kit/observer.js';
 import { toHost, type IdMappings } from '../idmap/mapping.js';
 import type { IdMapping } from '../model.js';
 import { createFlusher } from './flush.js';
+import { createIdCheck, type CheckIds, type IdCheck } from './id-check.js';
 import { openLayerStore, type LayerStore } from './layer-store.js';
 import { openRemapStore, remapId, type MakeRemap, type RemapOrder, type RemapStore } from './remap-store.js';
 import type { PrepareOptions, Snapshot, Snapshotter } from './snapshotter.js';
@@ -33,6 +34,8 @@ export interface OverlayOptions {
   readonly syncFs?: (fd: number) => Promise<void>;
   /** Makes a remapped layer; without it only the way `idmapped` is there. */
   readonly remap?: MakeRemap;
+  /** Looks for ids that are not mapped; without it the way `idmapped` takes any. */
+  readonly checkIds?: CheckIds;
   /** Remapped layers kept that no snapshot uses; default 0. */
   readonly keepRemaps?: number;
   readonly observer: Observer;
@@ -47,6 +50,7 @@ interface State {
   readonly workshop: Workshop;
   readonly layers: LayerStore;
   readonly remaps: RemapStore;
+  readonly idCheck: IdCheck;
   readonly records: Map<string, SnapshotRecord>;
 }
 
@@ -67,7 +71,9 @@ export async function openOverlaySnapshotter(options: OverlayOptions): Promise<S
     observer,
   });
   const layers = await openLayerStore({ dir: join(root, 'layers'), workshop, flusher, observer });
-  const state: State = { active: join(root, 'active'), empty: join(root, 'empty'), workshop, layers, remaps, records };
+  const idCheck = createIdCheck(options.checkIds ?? noCheck);
+  const places = { active: join(root, 'active'), empty: join(root, 'empty') };
+  const state: State = { ...places, workshop, layers, remaps, idCheck, records };
   await mkdir(state.active, { recursive: true, mode: 0o700 });
   await mkdir(state.empty, { recursive: true });
   await chmod(state.empty, 0o755);
@@ -101,7 +107,7 @@ export async function openOverlaySnapshotter(options: OverlayOptions): Promise<S
       return await usage.of(key, join(snapshotDir(state, key), 'fs'));
     },
     async close() {
-      await remaps.close();
+      await Promise.all([remaps.close(), idCheck.close()]);
       await flusher?.flush();
       await workshop.settled();
     },
@@ -171,7 +177,7 @@ async function prepare(state: State, key: string, wanted: PrepareOptions, call: 
       const origin = await call.observer.step('remap snapshot', () => state.remaps.ensure(order, call));
       record = { ...record, remap: { id: remapId(order), origin } };
       records.set(key, record);
-    }
+    } else await checkIds(state, wanted, call);
     const [topmost = state.empty] = lowerDirsOf(state, record);
     await makeUpper(making, topmost, order === undefined ? wanted.mappings : undefined);
     await writeFile(join(making, 'snapshot.json'), JSON.stringify(record), { mode: 0o600 });
@@ -185,9 +191,17 @@ async function prepare(state: State, key: string, wanted: PrepareOptions, call: 
   return describe(state, record);
 }
 
+/** Lower directories that overlayfs takes (OVL_MAX_STACK of fs/overlayfs). */
+const maxLowerDirs = 500;
+
 /** What has to be remapped, if anything has: a snapshot of nothing is just its upper directory. */
 function remapOrder(state: State, { chainId, mappings, way = 'idmapped' }: PrepareOptions): RemapOrder | undefined {
   const stack = lowerDirs(state, chainId);
+  const most = mappings !== undefined && way === 'metacopy' ? maxLowerDirs - 1 : maxLowerDirs;
+  if (stack.length > most) {
+    const by = most === maxLowerDirs ? 'overlayfs takes' : 'overlayfs takes below a remapped layer';
+    throw new RuntimeError('invalid-argument', `the image has ${stack.length} layers, more than the ${most} ${by}`);
+  }
   if (mappings === undefined || way === 'idmapped' || chainId === '') return undefined;
   return { way, chainId, mappings, lowerDirs: stack };
 }
@@ -198,6 +212,13 @@ function firstRecord(key: string, wanted: PrepareOptions, order: RemapOrder | un
     return { version: 1, key, chainId, way: order.way, remap: { id: remapId(order), origin: 'joined' } };
   return { version: 1, key, chainId, way: mappings === undefined ? 'plain' : 'idmapped' };
 }
+
+async function checkIds({ idCheck, layers }: State, { chainId, mappings }: PrepareOptions, call: Call): Promise<void> {
+  if (mappings === undefined || chainId === '') return;
+  await idCheck.ensure({ chainId, mappings, layers: layers.stack(chainId) }, call);
+}
+
+const noCheck: CheckIds = () => Promise.resolve();
 
 const noRemap: MakeRemap = () =>
   Promise.reject(new RuntimeError('unimplemented', 'this snapshotter makes no remapped layers'));

@@ -3,7 +3,7 @@ import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync 
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { isKind, RuntimeError } from '../../kit/errors.js';
-import { remapBy } from './remap-program.js';
+import { checkIdsBy, remapBy } from './remap-program.js';
 import type { RemapOrder, RemapProgress } from './remap-store.js';
 
 /** A script in the place of berth-remap, which is tested for itself. */
@@ -15,10 +15,13 @@ describe('the program that remaps', () => {
   });
   afterEach(() => rmSync(dir, { recursive: true }));
 
-  const run = async (script: string, signal = new AbortController().signal, seen: RemapProgress[] = []) => {
+  const programOf = (script: string): string => {
     const program = join(dir, 'program');
     writeFileSync(program, `#!/bin/sh\n${script}\n`);
     chmodSync(program, 0o700);
+    return program;
+  };
+  const run = async (script: string, signal = new AbortController().signal, seen: RemapProgress[] = []) => {
     const order: RemapOrder = {
       way: 'copy',
       chainId: '',
@@ -31,7 +34,7 @@ describe('the program that remaps', () => {
       },
       lowerDirs: [join(dir, 'a'), join(dir, 'b')],
     };
-    return await remapBy(program)(order, join(dir, 'to'), signal, (progress) => void seen.push(progress));
+    return await remapBy(programOf(script))(order, join(dir, 'to'), signal, (progress) => void seen.push(progress));
   };
 
   it('gets directories and maps, and tells how far it has come and what it has made', async () => {
@@ -57,11 +60,28 @@ describe('the program that remaps', () => {
     const failing = async (script: string): Promise<unknown> => await run(script).catch((error: unknown) => error);
     const image = await failing('echo "etc/foo: uid 70000 is not mapped" >&2; exit 2');
     assert.ok(isKind(image, 'invalid-argument'));
-    assert.equal(image.message, 'remap snapshot: etc/foo: uid 70000 is not mapped');
+    assert.equal(image.message, 'remap snapshot: etc/foo: uid 70000 is not mapped; the pod has uids 0-4 and gids 0-2');
     assert.ok(isKind(await failing('echo "open x: Input/output error" >&2; exit 3'), 'internal'));
     assert.ok(isKind(await failing('echo "write x: No space left on device" >&2; exit 3'), 'exhausted'));
     assert.match(String(await failing('kill -9 $$')), /ended with a signal/);
     assert.match(String(await failing('exit 0')), /gave no report/);
+  });
+
+  it('only checks ids, given nothing but layers', async () => {
+    const [a, b] = [join(dir, 'a'), join(dir, 'b')];
+    const script =
+      'cat > /proc/self/fd/4/maps; echo "$@" > /proc/self/fd/4/args; /bin/readlink /proc/self/fd/3 >&2; echo done 0 0; exit 2';
+    const mappings = { uids: [{ containerId: 0, hostId: 10, size: 5 }], gids: [] };
+    const check = checkIdsBy(programOf(script), true);
+    const error = await check(mappings, [a, b], new AbortController().signal, () => undefined).catch(
+      (error: unknown) => error,
+    );
+    assert.ok(isKind(error, 'invalid-argument'));
+    assert.equal(error.message, `check ids: ${a}`);
+    assert.equal(
+      readFileSync(join(b, 'args'), 'utf8') + readFileSync(join(b, 'maps'), 'utf8'),
+      'check -u 2\nu 0 10 5\n',
+    );
   });
 
   it('is killed when nobody wants it any more, and gone when that is told', async () => {

@@ -55,8 +55,8 @@ export interface Snapshotter {
 
   /**
    * Errors: already-exists when `key` is taken, not-found when the stack is not there; invalid-argument naming the file
-   * when a layer to be remapped has ids that are not mapped. Making one may take long, reports its progress, and ends
-   * when the call is aborted.
+   * when one has an id that is not mapped, and for more layers than overlayfs takes. Making a remapped layer may take
+   * long, reports its progress, and ends when the call is aborted; so does looking for files whose ids may be missing.
    */
   prepare(key: string, options: PrepareOptions, call?: Call): Promise<Snapshot>;
   snapshot(key: string): Snapshot | undefined;
