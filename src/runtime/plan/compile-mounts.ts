@@ -183,13 +183,17 @@ function compileFilesystem(
     fstype,
     source: mount.source ?? fstype,
     target: mount.destination,
-    options: withLabel(options.data, fstype, spec.linux.mountLabel),
+    options: withLabel(options.data, fstype, mayLabel(fstype, spec) ? spec.linux.mountLabel : undefined),
     attributes: later ? set & ~MOUNT_ATTR.RDONLY : set,
     propagation: options.propagation,
     copyUp: options.copyUp,
   });
   return later ? [mount.destination] : [];
 }
+
+/** SELinux refuses contexts for the message queues of a user namespace, and for no other of ours (selinux_set_mnt_opts). */
+const mayLabel = (fstype: string, { linux }: OciSpec): boolean =>
+  fstype !== 'mqueue' || !linux.namespaces.some(({ type }) => type === 'user');
 
 /** Only an overlay with an upper layer can be volatile. */
 export const overlayOptions = ({

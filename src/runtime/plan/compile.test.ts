@@ -25,6 +25,19 @@ const refuses = (changes: SpecChanges, message: RegExp, facts: Partial<LaunchFac
 const refusesMount = (mount: OciMount, message: RegExp): void => refuses({ spec: { mounts: [mount] } }, message);
 
 describe('compiling a container plan', () => {
+  it('labels its file systems where the kernel takes a label', () => {
+    const mounts = ['tmpfs', 'devpts', 'mqueue', 'proc'].map((type) => ({ destination: `/${type}`, type }));
+    const labelled = (...types: readonly ('user' | 'mount')[]) => {
+      const ids = [{ containerID: 0, hostID: 100_000, size: 65_536 }];
+      const own = types.includes('user') ? { uidMappings: ids, gidMappings: ids } : {};
+      const linux = { mountLabel: 'u:r:t', namespaces: types.map((type) => ({ type })), ...own };
+      const steps = inner(compile({ spec: { mounts, hostname: '' }, linux }), 'mount');
+      return steps.filter(({ options }) => options.some(({ key }) => key === 'context')).map(({ fstype }) => fstype);
+    };
+    assert.deepEqual(labelled('mount'), ['tmpfs', 'devpts', 'mqueue']);
+    assert.deepEqual(labelled('user', 'mount'), ['tmpfs', 'devpts']);
+  });
+
   it('refuses what cannot be honoured, by its place in the spec', () => {
     refusesMount({ destination: 'etc', type: 'tmpfs' }, /^mounts\[0\]\.destination: "etc" is not an absolute path/);
     refusesMount({ destination: '/', type: 'tmpfs' }, /^mounts\[0\]\.destination: the root/);
