@@ -6,6 +6,7 @@ import { sleep } from '../../src/kit/deadline.js';
 import { isKind } from '../../src/kit/errors.js';
 import type { ContainerConfig, NamespaceOptions } from '../../src/runtime/model.js';
 import type { Layer, Snapshot } from '../../src/runtime/snapshots/snapshotter.js';
+import { accessList, CAP_NET_RAW, fileCapability } from '../support/file-attributes.js';
 import { asIdmapped, hardFacts, hardLayers, lookAtHard } from '../support/hard-image.js';
 import {
   assertNothingLeft,
@@ -26,14 +27,27 @@ const images = {
   hard: 'test.example/hard:1',
   deep: 'test.example/deep:1',
   large: 'test.example/large:1',
-  strange: 'test.example/strange:1',
-  strangeRoot: 'test.example/strange-root:1',
+  hidden: 'test.example/hidden:1',
+  user: 'test.example/user:1',
+  group: 'test.example/group:1',
+  listed: 'test.example/listed:1',
+  capable: 'test.example/capable:1',
+  root: 'test.example/root:1',
+};
+/** Of the images with ids outside the mapping: which ones, and where. */
+const outside = {
+  user: 'hard/strange: uid 70000',
+  group: 'hard/strange: gid 65536',
+  listed: 'hard/strange: uid 70001 of its access control list',
+  capable: 'hard/strange: uid 70002 of its file capability',
+  root: '/: uid 70000',
 };
 const deepLayers = 125; // on top of the two every test image has
 const largeFiles = 10_000;
 const keptRemaps = 2;
 
 const { userns: _, ...none } = namespaces();
+const plainly = { security: { namespaces: none } };
 type Changes = Parameters<typeof containerConfig>[1];
 
 for (const way of ['idmapped', 'metacopy', 'copy'] as const) {
@@ -92,7 +106,7 @@ for (const way of ['idmapped', 'metacopy', 'copy'] as const) {
     const wanted = way === 'idmapped' ? hardFacts.map(asIdmapped) : hardFacts;
 
     it('look inside as the image says, and the container says how', async () => {
-      const plain = await runToEnd(host, await run(none), container(lookAtHard, { security: { namespaces: none } }));
+      const plain = await runToEnd(host, await run(none), container(lookAtHard, plainly));
       assert.deepEqual(plain.output.trim().split('\n'), hardFacts);
       const mapped = await runToEnd(host, await run(), container(lookAtHard));
       assert.deepEqual(mapped.output.trim().split('\n'), wanted);
@@ -106,7 +120,7 @@ for (const way of ['idmapped', 'metacopy', 'copy'] as const) {
     it('are all there and no more, with their content', async () => {
       const script = 'cd /; find mix hard bin | sort; cat mix/* hard/first hard/owned 2>/dev/null; md5sum hard/sparse';
       const [plain, mapped] = [
-        await output(await run(none), container(script, { security: { namespaces: none } })),
+        await output(await run(none), container(script, plainly)),
         await output(await run(), container(script)),
       ];
       assert.match(plain, /mix\/opaque\/new\n[^]*anew/);
@@ -209,27 +223,28 @@ for (const way of ['idmapped', 'metacopy', 'copy'] as const) {
       );
     });
 
-    it('outside the mapping are nobody’s, or an error that names file and id', async () => {
-      const script = 'facts stat /hard/strange | cut -d " " -f 2; cat /hard/strange 2>&1';
-      const attempt = (async () => await output(await run(), container(script, {}, images.strange)))();
-      if (way === 'idmapped') {
-        assert.equal(await attempt, "65534:1\ncat: can't open '/hard/strange': Permission denied\n");
-        return;
-      }
-      await assert.rejects(attempt, (error) => {
-        assert.ok(isKind(error, 'invalid-argument'));
-        assert.match(error.message, /hard\/strange: uid 70000 is not mapped/);
-        return true;
+    for (const [key, fault] of Object.entries(outside)) {
+      it(`outside the mapping are an error that names file and id: ${fault}`, async () => {
+        const pod = await run();
+        for (let i = 0; i < 2; i++) {
+          await assert.rejects(create(pod, container('true', {}, images[key as keyof typeof outside])), (error) => {
+            assert.ok(isKind(error, 'invalid-argument'));
+            const said = `: ${fault} is not mapped; the pod has uids 0-65535 and gids 0-65535`;
+            assert.ok(error.message.endsWith(said), error.message);
+            return true;
+          });
+        }
+        assert.deepEqual(host.runtime.containers.list({}), []);
+        assert.equal(await output(await run(none), container('echo plain', plainly, images[key as never])), 'plain\n');
       });
-      assert.deepEqual(host.runtime.containers.list({}), []);
-    });
+    }
 
-    it('are refused where the root itself is outside the mapping', async () => {
-      await assert.rejects(create(await run(), container('true', {}, images.strangeRoot)), (error) => {
-        assert.ok(isKind(error, 'invalid-argument'));
-        assert.match(error.message, /70000.*is not mapped/);
-        return true;
-      });
+    it('outside the mapping do not matter where nobody can see them', async () => {
+      const script = 'facts stat /hard /hard/gone /hard/replaced /hard/opaque; ls /hard/opaque';
+      assert.equal(
+        await output(await run(), container(script, {}, images.hidden)),
+        '/hard 0:0 755\n/hard/gone ENOENT\n/hard/replaced 1:0 644 links=1 size=1\n/hard/opaque 2:0 755\n',
+      );
     });
 
     it('are shared: nothing is made twice, and each further mapping adds what the way costs', async () => {
@@ -365,12 +380,29 @@ async function importImages(testHost: TestHost, host: OpenHost): Promise<void> {
     content: `${i}`,
     uid: i % 1000,
   }));
+  const ids = { uid: 70_000, gid: 70_000 };
+  const hidden: TarEntry[] = ['gone', 'replaced', 'opaque/', 'opaque/old'].map((name) => ({
+    path: `hard/${name}`,
+    ...ids,
+  }));
+  const hiding: TarEntry[] = [
+    { path: 'hard/' },
+    { path: 'hard/.wh.gone' },
+    { path: 'hard/replaced', content: 'x', uid: 1 },
+    { path: 'hard/opaque/', uid: 2 },
+    { path: 'hard/opaque/.wh..wh..opq' },
+  ];
+  const strange = (entry: Partial<TarEntry>): TarEntry => ({ path: 'hard/strange', ...entry });
   const content: Record<keyof typeof images, readonly (readonly TarEntry[])[]> = {
     hard: hardLayers(facts),
     deep: [[program, { path: 'layer-0', content: '0' }], ...deep],
     large: [large],
-    strange: [[program, { path: 'hard/strange', content: 'x', uid: 70000, gid: 1, mode: 0o600 }]],
-    strangeRoot: [[{ path: './', uid: 70000 }]],
+    hidden: [[program, ...hidden], hiding],
+    user: [[strange({ uid: 70_000, gid: 1 })]],
+    group: [[strange({ uid: 65_535, gid: 65_536, type: 'symlink', linkTo: 'x' })]],
+    listed: [[strange({ pax: { 'SCHILY.xattr.system.posix_acl_access': accessList([70_001], []) } })]],
+    capable: [[strange({ pax: { 'SCHILY.xattr.security.capability': fileCapability(CAP_NET_RAW, 70_002) } })]],
+    root: [[{ path: './', uid: 70_000 }]],
   };
   for (const [key, layers] of Object.entries(content)) {
     const name = images[key as keyof typeof images];
