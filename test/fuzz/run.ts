@@ -6,6 +6,7 @@ import { parseArgs } from 'node:util';
 import { parseConfig as parseSettings } from '../../src/config.js';
 import { RuntimeError } from '../../src/kit/errors.js';
 import { parseLogLine } from '../../src/cli/log-lines.js';
+import { readCdiSpec } from '../../src/runtime/cdi/read-spec.js';
 import { parseChallenges } from '../../src/runtime/images/challenge.js';
 import { parseHosts } from '../../src/runtime/images/hosts.js';
 import { parseConfig, parseManifest } from '../../src/runtime/images/manifest.js';
@@ -34,6 +35,19 @@ const cniResult = {
   interfaces: [{ name: 'eth0', mac: '00:11:22:33:44:55', sandbox: '/run/netns/x' }],
   ips: [{ address: '10.0.0.2/24', gateway: '10.0.0.1', interface: 0 }],
   routes: [{ dst: '0.0.0.0/0' }],
+};
+
+const cdiEdits = {
+  env: ['A=b'],
+  deviceNodes: [{ path: '/dev/x', hostPath: '/dev/y', type: 'c', major: 1, fileMode: 432, permissions: 'rw' }],
+  mounts: [{ hostPath: '/a', containerPath: '/b', options: ['ro', 'bind'] }],
+  hooks: [{ hookName: 'poststop', path: '/h', args: ['h'], timeout: 1 }],
+  additionalGids: [1],
+};
+const cdiSpec = {
+  cdiVersion: '1.1.0',
+  kind: 'v.com/c',
+  devices: [{ name: '0', annotations: { a: 'b' }, containerEdits: cdiEdits }],
 };
 
 const targets: Readonly<Record<string, Target>> = {
@@ -69,6 +83,14 @@ const targets: Readonly<Record<string, Target>> = {
       }),
     ],
     run: (input) => parseConfig(input, 'fuzz'),
+  },
+  'CDI spec in JSON': { seeds: [json(cdiSpec)], run: (input) => readCdiSpec(input.toString(), 'json') },
+  'CDI spec in YAML': {
+    seeds: [
+      json(cdiSpec),
+      'cdiVersion: 0.5.0\nkind: v.com/c\ndevices:\n- name: on\n  containerEdits: &e\n    env: [A=b]\n',
+    ],
+    run: (input) => readCdiSpec(input.toString(), 'yaml'),
   },
   challenge: {
     seeds: ['Bearer realm="https://r/token",service="r",scope="repository:a:pull", Basic realm="x"'],

@@ -41,13 +41,14 @@ export const texts = (from: Fields, name: string): readonly string[] =>
   });
 
 /** From 0 to `max`. In text a leading 0 or 0o makes it octal and 0x hexadecimal, as in YAML 1.1 and 1.2. */
-export function integer(from: Fields, name: string, max: number): number | undefined {
-  return optional(from, name, (value, at) => {
-    const number = typeof value === 'string' ? numberIn(value) : value;
-    if (typeof number === 'number' && Number.isInteger(number) && number >= 0 && number <= max) return number;
-    throw invalid(at, `is no integer from 0 to ${max}`);
-  });
+export function integerOf(value: unknown, at: string, max: number): number {
+  const number = typeof value === 'string' ? numberIn(value) : value;
+  if (typeof number === 'number' && Number.isInteger(number) && number >= 0 && number <= max) return number;
+  throw invalid(at, `is no integer from 0 to ${max}`);
 }
+
+export const integer = (from: Fields, name: string, max: number): number | undefined =>
+  optional(from, name, (value, at) => integerOf(value, at, max));
 
 function numberIn(value: string): number {
   const octal = /^0o?([0-7]+)$/.exec(value);

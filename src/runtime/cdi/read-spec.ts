@@ -8,7 +8,7 @@ import {
   type CdiEdits,
   type CdiSpec,
 } from '../spec/cdi.js';
-import { fields, integer, list, optional, text, texts, type Fields } from './read-fields.js';
+import { fields, integer, integerOf, list, optional, text, texts, type Fields } from './read-fields.js';
 
 /** Oldest first. The specification's own tools take no earlier ones. */
 const versions = ['0.3.0', '0.4.0', '0.5.0', '0.6.0', '0.7.0', '0.8.0', '1.0.0', '1.1.0'] as const;
@@ -93,7 +93,7 @@ function readEdits(from: Fields, since: Since): CdiEdits {
   const intelRdt = optional(edits, 'intelRdt', (value, at) => readRdt(value, at, since));
   // The specification's text writes it both ways.
   const gids = ['additionalGids', 'additionalGIDs'].flatMap((name) =>
-    list(edits, name, (value, at) => integer({ at, values: { '': value } }, '', 0xffff_fffe) ?? 0),
+    list(edits, name, (value, at) => integerOf(value, at, 0xffff_fffe)),
   );
   if (gids.length > 0) since('0.7.0', `${edits.at}additionalGids`);
   return {
