@@ -67,6 +67,12 @@ volumeSuite('images as volumes', everyPod, (suite) => {
     });
   }
 
+  it(`with owners the pod has no id for are ${mapped ? 'refused' : 'shown'}`, async () => {
+    const spec = await image({ bare: true, files: { '/dir/strange': { content: 'x', uid: 70_000 } } });
+    if (!mapped) assert.equal(await output('cat /volume/dir/strange', { mounts: [mount(spec)] }), 'x');
+    else await refused([mount(spec)], /config\.mounts\[0\]\.image\.image: .*: dir\/strange: uid 70000 is not mapped/);
+  });
+
   it('are named in the status by their id, and mounted with the options asked for', async () => {
     const spec = await two();
     const pod = await run();

@@ -26,6 +26,7 @@ import { addCdiDevices } from './cdi.js';
 import { deviceOwner, gatherDevices } from './gather-devices.js';
 import { gatherMounts } from './gather-mounts.js';
 import { gatherUserDatabase } from './gather-users.js';
+import { snapshotImage } from './image-snapshot.js';
 import { launchFacts } from './launch-facts.js';
 import { checkRootfs, checkVolumes, isForEveryone } from './user-namespace.js';
 import { cleanVolumes, findVolumes, prepareVolumes, reportedMounts, volumeFacts, type Volumes } from './volumes.js';
@@ -139,14 +140,13 @@ export async function createContainer(
 /** How its files get their ids is written down, for those who ask why a start was slow or a disk is full. */
 async function prepareSnapshot(
   id: string,
-  { chainId }: Image,
+  image: Image,
   mappings: SandboxEntry['record']['mappings'],
   call: Call,
-  { snapshots, userNamespaces, registry }: CreateContainerDeps,
+  deps: CreateContainerDeps,
 ): Promise<void> {
-  const wanted = mappings === undefined ? {} : { mappings, way: userNamespaces.way };
-  const { way, remap } = await snapshots.prepare(id, { chainId, ...wanted }, call);
-  registry.updateContainer(id, { snapshot: { way, ...(remap === undefined ? {} : { remap }) } });
+  const { way, remap } = await snapshotImage(id, image, 'config.image.image', mappings, call, deps);
+  deps.registry.updateContainer(id, { snapshot: { way, ...(remap === undefined ? {} : { remap }) } });
 }
 
 /** What a container without an image starts from: a directory given by the user says nothing about how to run it. */

@@ -7,6 +7,7 @@ import type { Image, ImageRunConfig, ImageSpec, Mount } from '../model.js';
 import type { Parts } from '../parts.js';
 import type { LaunchFacts, VolumeFacts } from '../plan/facts.js';
 import { imageMountSource, type DeclaredVolume } from '../spec/container-mounts.js';
+import { snapshotImage } from './image-snapshot.js';
 import { overlayFacts } from './launch-facts.js';
 import type { ContainerRecord } from '../state/records.js';
 
@@ -119,10 +120,9 @@ export async function prepareVolumes(
   call: Call,
   deps: VolumeDeps & Pick<Parts, 'userNamespaces'>,
 ): Promise<void> {
-  const wanted = mappings === undefined ? {} : { mappings, way: deps.userNamespaces.way };
-  for (const { image, key } of volumes.images) {
+  for (const { image, key, index } of volumes.images) {
     deps.images.hold(image.id, key);
-    await deps.snapshots.prepare(key, { chainId: image.chainId, ...wanted }, call);
+    await snapshotImage(key, image, `config.mounts[${index}].image.image`, mappings, call, deps);
   }
   if (volumes.declared.length > 0) await mkdir(deps.paths.volumeDir(containerId), { recursive: true, mode: 0o700 });
   for (const { directory } of volumes.declared) {
