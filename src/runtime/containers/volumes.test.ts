@@ -1,19 +1,9 @@
 import assert from 'node:assert/strict';
+import { volume } from '../../../test/support/userns.js';
 import type { Mount } from '../model.js';
 import { declaredPaths } from './volumes.js';
 
-const at = (containerPath: string): Mount => ({
-  containerPath,
-  hostPath: '/srv',
-  readonly: false,
-  selinuxRelabel: false,
-  propagation: 'private',
-  uidMappings: [],
-  gidMappings: [],
-  recursiveReadOnly: false,
-  imageSubPath: '',
-  options: [],
-});
+const at = (containerPath: string): Mount => volume('/srv', containerPath);
 
 describe('volumes an image declares', () => {
   it('are normal paths, each once', () => {

@@ -1,24 +1,12 @@
 import assert from 'node:assert/strict';
+import { line, volume } from '../../../test/support/userns.js';
 import type { IdMappings } from '../idmap/mapping.js';
 import type { ContainerConfig, Mount, PodSandboxConfig } from '../model.js';
 import { containerMounts, type ContainerMountsInput } from './container-mounts.js';
 
-const line = (hostId: number) => ({ containerId: 0, hostId, size: 65536 });
 const pod: IdMappings = { uids: [line(1_000_000)], gids: [line(2_000_000)] };
 
-const at = (containerPath: string, changes: Partial<Mount> = {}): Mount => ({
-  containerPath,
-  hostPath: '/srv',
-  readonly: false,
-  selinuxRelabel: false,
-  propagation: 'private',
-  uidMappings: [],
-  gidMappings: [],
-  recursiveReadOnly: false,
-  imageSubPath: '',
-  options: [],
-  ...changes,
-});
+const at = (containerPath: string, changes?: Partial<Mount>): Mount => volume('/srv', containerPath, changes);
 
 /** Only what mounts follow from. */
 const mountsOf = (mounts: readonly Mount[], changes: Partial<ContainerMountsInput> = {}) =>
