@@ -276,6 +276,22 @@ describe('streaming on the kernel', function () {
       echo.close();
     });
 
+    it('serves the others while a server takes nothing', async () => {
+      const deaf = createServer((socket) => socket.pause()).listen(0, '127.0.0.1');
+      const echo = await echoOnHost();
+      const client = await spdyClient(server.urlFor(portsOf(echo.sandboxId)), ['portforward.k8s.io']);
+      const stuck = await forward(client, (deaf.address() as AddressInfo).port, 'stuck');
+      for (let i = 0; i < 24; i++) stuck.data.send(Buffer.alloc(256 << 10));
+      const { data } = await forward(client, echo.port, 'quick');
+      data.send('hello');
+      data.end();
+      assert.equal(await data.ended, 'end');
+      assert.equal(data.text(), 'hello');
+      client.close();
+      echo.close();
+      deaf.close();
+    });
+
     it('tells when nobody listens, and goes on', async () => {
       const client = await spdyClient(server.urlFor(portsOf(pod)), ['portforward.k8s.io']);
       const { error } = await forward(client, 9, '1');

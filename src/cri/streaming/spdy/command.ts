@@ -1,6 +1,7 @@
 import type { Duplex } from 'node:stream';
 import { finished } from 'node:stream/promises';
 import { RuntimeError } from '../../../kit/errors.js';
+import { patient } from '../read-ahead.js';
 import type { CommandChannels, CommandOptions } from '../command.js';
 import { lastWords, type Outcome } from '../outcome.js';
 import { SpdyConnection } from './connection.js';
@@ -37,7 +38,7 @@ export async function acceptCommandStreams(
   const streams = new Map<string, SpdyStream>();
   const gone = new AbortController();
   return await new Promise((resolve, reject) => {
-    const connection = new SpdyConnection(transport, (stream) => {
+    const connection = new SpdyConnection(transport, patient, (stream) => {
       const type = stream.headers.get('streamtype') ?? '';
       if (!(expected as readonly string[]).includes(type) || streams.has(type)) return void stream.destroy();
       streams.set(type, stream);

@@ -1,5 +1,6 @@
 import type { Duplex } from 'node:stream';
 import { RuntimeError, messageOf } from '../../../kit/errors.js';
+import { ReadAhead, type ReadAheadLimits } from '../read-ahead.js';
 import { SpdyFrameReader, controlFrame, controlTypes, dataFrame, fin, resetReasons, type SpdyFrame } from './frames.js';
 import { HeaderDecoder, HeaderEncoder } from './headers.js';
 import { SpdyStream } from './stream.js';
@@ -13,8 +14,8 @@ const mostStreams = 512;
 
 /**
  * The server's side of SPDY/3.1 over any byte stream, as far as Kubernetes' clients use it: they open streams, know no
- * windows and no settings, and rely on the transport's own flow control. While any stream's reader lags, nothing is
- * read from the connection.
+ * windows and no settings, and rely on the transport's own flow control. What happens when a stream's reader lags is
+ * told by `ReadAhead`.
  */
 export class SpdyConnection {
   readonly #transport: Duplex;
@@ -23,12 +24,14 @@ export class SpdyConnection {
   readonly #encoder = new HeaderEncoder();
   readonly #streams = new Map<number, SpdyStream>();
   readonly #onStream: (stream: SpdyStream) => void;
+  readonly #ahead: ReadAhead;
   #lastId = 0;
   #leaving = false;
 
   /** `onStream` is called for each stream the client opens, and may refuse it with `destroy`. */
-  constructor(transport: Duplex, onStream: (stream: SpdyStream) => void) {
+  constructor(transport: Duplex, limits: ReadAheadLimits, onStream: (stream: SpdyStream) => void) {
     this.#transport = transport;
+    this.#ahead = new ReadAhead(transport, limits);
     this.#onStream = onStream;
     transport.setMaxListeners(0); // one for each stream that waits for room
     transport.on('data', (chunk: Buffer) => this.#receive(chunk));
@@ -92,9 +95,8 @@ export class SpdyConnection {
       gone: (reset) => {
         const known = this.#forget(id) !== undefined;
         if (known && reset) this.#send(controlFrame(controlTypes.rstStream, 0, id, resetReasons.cancel));
-        this.#readOn();
       },
-      drained: () => this.#readOn(),
+      flow: this.#ahead.update,
     });
     stream.on('error', () => undefined);
     this.#streams.set(id, stream);
@@ -104,15 +106,7 @@ export class SpdyConnection {
   }
 
   #data(id: number, data: Buffer, last: boolean): void {
-    const stream = this.#streams.get(id);
-    if (stream === undefined) return; // late data of a stream that is gone
-    stream.receive(data, last);
-    if (stream.choked) this.#transport.pause();
-  }
-
-  #readOn(): void {
-    for (const stream of this.#streams.values()) if (stream.choked) return;
-    if (!this.#transport.destroyed) this.#transport.resume();
+    this.#streams.get(id)?.receive(data, last); // else late data of a stream that is gone
   }
 
   #forget(id: number): SpdyStream | undefined {

@@ -1,5 +1,6 @@
 import type { Duplex } from 'node:stream';
 import { forwardPort, readPort, type DialPort } from '../port-forward.js';
+import { fair } from '../read-ahead.js';
 import { SpdyConnection } from './connection.js';
 import type { SpdyStream } from './stream.js';
 
@@ -23,7 +24,7 @@ export function servePortForward(transport: Duplex, dial: DialPort, timeoutMs: n
     pair?.data?.destroy();
     pair?.error?.end('the other stream of this connection was not opened in time');
   };
-  new SpdyConnection(transport, (stream) => {
+  new SpdyConnection(transport, fair, (stream) => {
     const type = stream.headers.get('streamtype');
     const port = readPort(stream.headers.get('port'));
     if ((type !== 'data' && type !== 'error') || port === undefined) return void stream.destroy();

@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto';
 import { deflateSync, constants } from 'node:zlib';
 import { duplexPair } from '../../../../test/support/duplex-pair.js';
 import { isKind } from '../../../kit/errors.js';
+import { patient, type ReadAheadLimits } from '../read-ahead.js';
 import { SpdyConnection } from './connection.js';
 import { headerDictionary } from './dictionary.js';
 import { SpdyFrameReader, controlFrame, controlTypes, dataFrame } from './frames.js';
@@ -67,7 +68,7 @@ describe('SPDY', () => {
   it('answers pings and refuses a stream number that was used', async () => {
     const [server, client] = duplexPair();
     const streams: SpdyStream[] = [];
-    new SpdyConnection(server, (stream) => streams.push(stream));
+    new SpdyConnection(server, patient, (stream) => streams.push(stream));
     const encoder = new HeaderEncoder();
     const open = (id: number): Buffer =>
       controlFrame(controlTypes.synStream, 0, id, 0, Buffer.alloc(2), encoder.encode(new Map([['streamtype', 'x']])));
@@ -86,19 +87,80 @@ describe('SPDY', () => {
     client.destroy();
   });
 
-  it('stops reading while a stream’s reader lags, and reads on after', async () => {
-    const [server, client] = duplexPair();
-    let stream: SpdyStream | undefined;
-    new SpdyConnection(server, (opened) => (stream = opened));
-    client.resume();
-    client.write(controlFrame(controlTypes.synStream, 0, 1, 0, Buffer.alloc(2), new HeaderEncoder().encode(new Map())));
-    const pieces = 100;
-    for (let i = 0; i < pieces; i++) client.write(dataFrame(1, Buffer.alloc(32_768), i === pieces - 1));
-    while (stream?.choked !== true) await new Promise(setImmediate);
-    assert.ok(server.isPaused());
-    let total = 0;
-    for await (const chunk of stream) total += (chunk as Buffer).length;
-    assert.equal(total, pieces * 32_768);
-    client.destroy();
+  describe('with a stream whose reader lags', () => {
+    const connect = (limits: ReadAheadLimits) => {
+      const [server, client] = duplexPair();
+      const streams: SpdyStream[] = [];
+      new SpdyConnection(server, limits, (stream) => streams.push(stream));
+      const reader = new SpdyFrameReader();
+      const resets: number[] = [];
+      client.on('data', (chunk: Buffer) => {
+        for (const frame of reader.push(chunk)) {
+          if (frame.kind === 'control' && frame.type === controlTypes.rstStream)
+            resets.push(frame.payload.readUInt32BE(0));
+        }
+      });
+      const encoder = new HeaderEncoder();
+      const open = async (id: number): Promise<SpdyStream> => {
+        client.write(controlFrame(controlTypes.synStream, 0, id, 0, Buffer.alloc(2), encoder.encode(new Map())));
+        for (;;) {
+          const stream = streams.find((each) => each.id === id);
+          if (stream !== undefined) return stream;
+          await new Promise(setImmediate);
+        }
+      };
+      const send = (id: number, pieces: number): void => {
+        for (let i = 0; i < pieces; i++) client.write(dataFrame(id, Buffer.alloc(32_768, id), i === pieces - 1));
+      };
+      return { server, client, open, send, resets };
+    };
+    const total = async (stream: SpdyStream): Promise<number> => {
+      let length = 0;
+      for await (const chunk of stream) length += (chunk as Buffer).length;
+      return length;
+    };
+
+    it('goes on reading for the others', async () => {
+      const { server, client, open, send } = connect(patient);
+      const [slow, quick] = [await open(1), await open(3)];
+      send(1, 20);
+      send(3, 100);
+      assert.equal(await total(quick), 100 * 32_768);
+      assert.ok(slow.lagging && !server.isPaused());
+      assert.equal(await total(slow), 20 * 32_768);
+      client.destroy();
+    });
+
+    it('stops reading at a bound, and reads on as it is taken', async () => {
+      const { server, client, open, send } = connect(patient);
+      const stream = await open(1);
+      send(1, 100);
+      while (!server.isPaused()) await new Promise(setImmediate);
+      assert.ok(stream.readableLength < 2 * patient.bytes);
+      assert.equal(await total(stream), 100 * 32_768);
+      assert.ok(!server.isPaused());
+      client.destroy();
+    });
+
+    it('gives up the one that nobody reads and that keeps the others waiting', async () => {
+      const { client, open, send, resets } = connect({ bytes: 512 << 10, stallMs: 20 });
+      const [stuck, quick] = [await open(1), await open(3)];
+      send(1, 100);
+      send(3, 100);
+      assert.equal(await total(quick), 100 * 32_768);
+      assert.ok(stuck.destroyed);
+      assert.equal(resets[0], 1);
+      client.destroy();
+    });
+
+    it('forgets it with the connection', async () => {
+      const { server, client, open, send } = connect({ bytes: 512 << 10, stallMs: 1_000_000 });
+      const stuck = await open(1);
+      send(1, 100);
+      while (!server.isPaused()) await new Promise(setImmediate);
+      client.destroy();
+      while (!stuck.destroyed) await new Promise(setImmediate);
+      // A timer left would keep mocha waiting here.
+    });
   });
 });

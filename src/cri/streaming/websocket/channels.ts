@@ -1,10 +1,11 @@
-import { Duplex } from 'node:stream';
+import type { Duplex } from 'node:stream';
 import type { WebSocket } from 'ws';
 import { RuntimeError } from '../../../kit/errors.js';
+import { InboundStream } from '../inbound.js';
+import { ReadAhead, type ReadAheadLimits } from '../read-ahead.js';
 
 /** Milliseconds a client may take to say goodbye. */
 const farewellMs = 5000;
-const bufferBytes = 64 << 10;
 const closeChannel = 255;
 
 /** How messages look: binary with a channel octet first, or text with a channel digit and base64. */
@@ -19,15 +20,23 @@ export class WebSocketChannels {
   readonly #coding: Coding;
   readonly #channels = new Map<number, Channel>();
   readonly #gone = new AbortController();
+  readonly #ahead: ReadAhead;
 
-  constructor(socket: WebSocket, coding: Coding, closes: boolean) {
+  constructor(socket: WebSocket, coding: Coding, closes: boolean, limits: ReadAheadLimits) {
     this.#socket = socket;
     this.#coding = coding;
+    // Once it closes, what is still under way is read to its end.
+    const isOpen = (): boolean => socket.readyState === socket.OPEN;
+    this.#ahead = new ReadAhead(
+      { pause: () => isOpen() && socket.pause(), resume: () => isOpen() && socket.resume() },
+      limits,
+    );
     socket.on('message', (data) => {
       const message = data as Buffer;
       const [number, payload] = this.#decode(message);
-      if (number === closeChannel && closes) this.#channels.get(payload[0] ?? closeChannel)?.receive(undefined);
-      else if (payload.length > 0) this.#channels.get(number)?.receive(payload);
+      if (number === closeChannel && closes)
+        this.#channels.get(payload[0] ?? closeChannel)?.receive(payload.subarray(1), true);
+      else this.#channels.get(number)?.receive(payload, false);
     });
     const leave = (): void => {
       this.#gone.abort(new RuntimeError('cancelled', 'the client has gone'));
@@ -42,10 +51,7 @@ export class WebSocketChannels {
   }
 
   open(number: number): Duplex {
-    const channel = new Channel(
-      (data, done) => this.send(number, data, done),
-      () => this.#flow(),
-    );
+    const channel = new Channel((data, done) => this.send(number, data, done), this.#ahead.update);
     channel.on('error', () => undefined);
     this.#channels.set(number, channel);
     return channel;
@@ -72,51 +78,17 @@ export class WebSocketChannels {
     if (this.#coding === 'binary') return [message[0] ?? -1, message.subarray(1)];
     return [(message[0] ?? 0) - 0x30, Buffer.from(message.toString('latin1', 1), 'base64')];
   }
-
-  #flow(): void {
-    if (this.#socket.readyState !== this.#socket.OPEN) return;
-    if ([...this.#channels.values()].some(({ choked }) => choked)) this.#socket.pause();
-    else this.#socket.resume();
-  }
 }
 
-class Channel extends Duplex {
+class Channel extends InboundStream {
   readonly #send: (data: Uint8Array, done: (error?: Error) => void) => void;
-  readonly #flow: () => void;
-  #ended = false;
-  /** Holds more than its reader has taken. */
-  choked = false;
 
-  constructor(send: (data: Uint8Array, done: (error?: Error) => void) => void, flow: () => void) {
-    super({ allowHalfOpen: true, highWaterMark: bufferBytes });
+  constructor(send: (data: Uint8Array, done: (error?: Error) => void) => void, onFlow: ReadAhead['update']) {
+    super(onFlow);
     this.#send = send;
-    this.#flow = flow;
-  }
-
-  /** Undefined is the end. */
-  receive(data: Buffer | undefined): void {
-    if (this.destroyed || this.#ended) return;
-    this.#ended = data === undefined;
-    if (this.push(data ?? null) || data === undefined) return;
-    this.choked = true;
-    this.#flow();
-  }
-
-  override _read(): void {
-    if (!this.choked) return;
-    this.choked = false;
-    this.#flow();
   }
 
   override _write(chunk: Buffer, _encoding: BufferEncoding, done: (error?: Error | null) => void): void {
     this.#send(chunk, done);
-  }
-
-  override _destroy(error: Error | null, done: (error?: Error | null) => void): void {
-    if (this.choked) {
-      this.choked = false;
-      this.#flow();
-    }
-    done(error);
   }
 }

@@ -2,6 +2,7 @@ import type { Duplex } from 'node:stream';
 import type { WebSocket } from 'ws';
 import type { CommandChannels, CommandOptions } from '../command.js';
 import { lastWords, type Outcome } from '../outcome.js';
+import { patient } from '../read-ahead.js';
 import { WebSocketChannels } from './channels.js';
 
 /** Newest first. A client that names none gets the oldest. */
@@ -18,7 +19,7 @@ const numbers = { stdin: 0, stdout: 1, stderr: 2, error: 3, resize: 4 } as const
 /** A remote command's channels. The empty message tells the client that it is connected. */
 export function webSocketCommand(socket: WebSocket, options: CommandOptions, protocol: string): CommandChannels {
   const coding = protocol.includes('base64') ? 'base64' : 'binary';
-  const channels = new WebSocketChannels(socket, coding, protocol.startsWith('v5.'));
+  const channels = new WebSocketChannels(socket, coding, protocol.startsWith('v5.'), patient);
   const stderr = options.stderr && !options.terminal;
   channels.send(options.stdout ? numbers.stdout : stderr ? numbers.stderr : numbers.error, new Uint8Array());
   const output = (number: number): Duplex => channels.open(number).resume();

@@ -1,5 +1,6 @@
 import { createWebSocketStream, type WebSocket } from 'ws';
 import { forwardPort, type DialPort } from '../port-forward.js';
+import { fair } from '../read-ahead.js';
 import { servePortForward } from '../spdy/port-forward.js';
 import { WebSocketChannels } from './channels.js';
 
@@ -22,7 +23,7 @@ export async function webSocketPortForward(
   timeoutMs: number,
 ): Promise<void> {
   if (protocol === tunnel) return servePortForward(createWebSocketStream(socket), dial, timeoutMs);
-  const channels = new WebSocketChannels(socket, protocol.includes('base64') ? 'base64' : 'binary', false);
+  const channels = new WebSocketChannels(socket, protocol.includes('base64') ? 'base64' : 'binary', false, fair);
   await Promise.all(
     ports.map((port, index) => {
       const [data, errors] = [channels.open(2 * index), channels.open(2 * index + 1)];
