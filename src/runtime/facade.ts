@@ -315,7 +315,6 @@ export interface SandboxUsageView {
   readonly cgroupPath: string;
   readonly interfaces: readonly InterfaceUsage[];
   readonly group?: CgroupStats;
-  readonly processes: ProcessCounts;
   readonly containers: readonly ContainerUsageView[];
 }
 
@@ -339,8 +338,8 @@ export interface ProcessCounts {
   readonly threads: number;
   readonly descriptors: number;
   readonly sockets: number;
-  /** Soft limits of the first process, by name in lower case; Infinity for none. */
-  readonly limits: ReadonlyMap<string, number>;
+  /** Soft limit of the first process; Infinity for none, absent when it is not known. */
+  readonly openFilesLimit?: number;
 }
 
 export interface RuntimeStatus {

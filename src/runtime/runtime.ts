@@ -27,7 +27,7 @@ import { containerStatus, listContainers, listSandboxes, sandboxStatus } from '.
 import { dialPod } from './sandbox/port-forward.js';
 import { removePodSandbox } from './sandbox/remove.js';
 import { checkHandler, runPodSandbox, type RunPodSandboxInput } from './sandbox/run.js';
-import { sandboxStats, sandboxUsage } from './sandbox/stats.js';
+import { diskFacts, sandboxStats, sandboxUsage } from './sandbox/stats.js';
 import { stopPodSandbox } from './sandbox/stop.js';
 import { updatePodSandboxResources } from './sandbox/update.js';
 import { UsageSampler } from './stats.js';
@@ -124,8 +124,11 @@ function sandboxRequests(
       const ready = listSandboxes(registry, { ...filter, state: 'ready' });
       return await stillThere(ready.map((view) => sandboxStats(view, sampler, parts)));
     },
-    listUsage: async () =>
-      await stillThere(listSandboxes(registry, { state: 'ready' }).map((view) => sandboxUsage(view, parts))),
+    listUsage: async () => {
+      const disk = diskFacts();
+      const ready = listSandboxes(registry, { state: 'ready' });
+      return await stillThere(ready.map((view) => sandboxUsage(view, parts, disk)));
+    },
     updateResources: async (id, change, call) =>
       await locked(registry.sandbox(id).record.id, () => updatePodSandboxResources(id, change, parts, call)),
     inspect: (id) => {

@@ -21,13 +21,13 @@ describe('usage', () => {
       sample(2_000_000_000n, 100n),
     ];
     const sampler = new UsageSampler({ stats: () => samples.shift() } as unknown as Cgroups);
-    const rate = (): bigint | undefined => sampler.read('c', '/c')?.cpu?.usageNanoCores;
+    const rate = (): bigint | undefined => sampler.read('c', '/c', 0n)?.cpu?.usageNanoCores;
     assert.deepEqual([rate(), rate(), rate(), rate()], [undefined, 500_000_000n, 500_000_000n, undefined]);
-    assert.equal(sampler.read('c', '/c'), undefined);
+    assert.equal(sampler.read('c', '/c', 0n), undefined);
   });
 
   it('tells swap that is left', () => {
     const sampler = new UsageSampler({ stats: () => sample(0n, 0n) } as unknown as Cgroups);
-    assert.deepEqual(sampler.read('c', '/c')?.swap, { usageBytes: 2, availableBytes: 8 });
+    assert.deepEqual(sampler.read('c', '/c', 0n)?.swap, { usageBytes: 2, availableBytes: 8 });
   });
 });

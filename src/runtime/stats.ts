@@ -28,9 +28,9 @@ export class UsageSampler {
     this.#cgroups = cgroups;
   }
 
-  /** Usage of the object with this cgroup; undefined when it has none. */
-  read(id: string, cgroupPath: string): UsageView | undefined {
-    const stats = this.#cgroups.stats(cgroupPath);
+  /** Usage of the object with this cgroup, at `timestamp` in nanoseconds since the epoch; undefined when it has none. */
+  read(id: string, cgroupPath: string, timestamp: bigint): UsageView | undefined {
+    const stats = this.#cgroups.stats(cgroupPath, { timestamp });
     return stats === undefined ? undefined : usageView(stats, this.#rate(id, stats));
   }
 

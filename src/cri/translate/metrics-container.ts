@@ -48,10 +48,8 @@ export const containerFamilies: readonly Family<ContainerUsageView>[] = [
     help: 'Soft resource limits of the first process.',
     type: 'gauge',
     labels: ['ulimit'],
-    read: ({ processes }) => {
-      const files = processes.limits.get('open files');
-      return files === undefined ? [] : [[['max_open_files'], files]];
-    },
+    read: ({ processes: { openFilesLimit } }) =>
+      openFilesLimit === undefined ? [] : [[['max_open_files'], openFilesLimit]],
   },
   gauge('last_seen', 'When these figures were read, in seconds since the epoch.', (u) => seconds(u.group.timestamp)),
   gauge('start_time_seconds', 'When it started, in seconds since the epoch.', (u) => seconds(u.container.startedAt)),

@@ -5,6 +5,7 @@ import { RuntimeError } from '../../kit/errors.js';
 import { applyDevices, applyWrites, dirsOf, plannedWrites } from './apply.js';
 import { controllersOf, withoutHugetlb } from './convert.js';
 import { readCgroupFile, tryReadCgroupFile } from './files.js';
+import { KeptFiles } from './kept-files.js';
 import { freezeCgroup, killCgroup, thawCgroup, trackedPids } from './kill.js';
 import { detectLayout, normalizePath, v1Hierarchies } from './layout.js';
 import { parseFlat, parseLimit } from './parse.js';
@@ -12,7 +13,7 @@ import { statsReader } from './stats.js';
 import { childNames, hierarchyRoots, makeTree, removeDir, trackingRoots } from './tree.js';
 import type { CgroupHandle, CgroupLayout, CgroupResources, Cgroups, CgroupsOptions } from './types.js';
 
-/** Finds the host's hierarchies; throws `unavailable` when none is mounted. Holds no descriptor and no state. */
+/** Finds the host's hierarchies; throws `unavailable` when none is mounted. Holds nothing but descriptors of statistics files. */
 export function openCgroups(options: CgroupsOptions = {}): Cgroups {
   const { root = '/sys/fs/cgroup', procRoot = '/proc', bpf, tolerateMissingHugetlb = true } = options;
   const layout =
@@ -25,9 +26,10 @@ export function openCgroups(options: CgroupsOptions = {}): Cgroups {
   const hugetlb = hasHugetlb(layout);
   const prepared = (resources: CgroupResources): CgroupResources =>
     hugetlb ? resources : withoutHugetlb(resources, tolerateMissingHugetlb);
-  const reader = statsReader(layout, hugetlb ? hugepageSizes() : [], nowNs);
   const trackedDirs = (path: string): string[] => trackingRoots(layout).map((dir) => join(dir, normalizePath(path)));
   const exists = (path: string): boolean => trackedDirs(path).some((dir) => existsSync(dir));
+  const files = new KeptFiles();
+  const reader = statsReader({ layout, hugepageSizes: hugetlb ? hugepageSizes() : [], now: nowNs, exists }, files);
 
   return {
     layout,
@@ -49,6 +51,7 @@ export function openCgroups(options: CgroupsOptions = {}): Cgroups {
       await apply(layout, at, prepared(resources), bpf, false);
     },
     remove: async (path) => {
+      files.drop(normalizePath(path));
       for (const dir of hierarchyRoots(layout)) await removeDir(join(dir, normalizePath(path)));
     },
     kill: (path) => killCgroup(layout, normalizePath(path)),
@@ -58,7 +61,7 @@ export function openCgroups(options: CgroupsOptions = {}): Cgroups {
     isEmpty: (path) => trackedPids(layout, normalizePath(path)).length === 0,
     exists,
     children: (path) => [...new Set(trackedDirs(path).flatMap(childNames))],
-    stats: (path, { detail = false } = {}) => (exists(path) ? reader.stats(normalizePath(path), detail) : undefined),
+    stats: (path, options = {}) => reader.stats(normalizePath(path), options),
     oomKills: (path) => reader.oomKills(normalizePath(path)),
   };
 }

@@ -14,20 +14,25 @@ let buffer = Buffer.allocUnsafeSlow(64 * 1024);
 export function readCgroupFile(file: string): string {
   const fd = openSync(file, 'r');
   try {
-    let length = readSync(fd, buffer, 0, buffer.length, null);
-    // cgroup.procs and memory.numa_stat can be longer than one read gives; other files end here with one more call.
-    if (length >= 4000) length = readRest(fd, length);
-    return buffer.toString('latin1', 0, length);
+    return readOpenCgroupFile(fd);
   } finally {
     closeSync(fd);
   }
+}
+
+/** Whole content, wherever the descriptor stands. Throws Node's own error. */
+export function readOpenCgroupFile(fd: number): string {
+  let length = readSync(fd, buffer, 0, buffer.length, 0);
+  // cgroup.procs and memory.numa_stat can be longer than one read gives; other files end here with one more call.
+  if (length >= 4000) length = readRest(fd, length);
+  return buffer.toString('latin1', 0, length);
 }
 
 function readRest(fd: number, already: number): number {
   let length = already;
   for (;;) {
     if (buffer.length - length < 4096) buffer = Buffer.concat([buffer], buffer.length * 2);
-    const count = readSync(fd, buffer, length, buffer.length - length, null);
+    const count = readSync(fd, buffer, length, buffer.length - length, length);
     if (count === 0) return length;
     length += count;
   }
@@ -38,12 +43,14 @@ export function tryReadCgroupFile(file: string): string | undefined {
   try {
     return readCgroupFile(file);
   } catch (error) {
-    if (isGone(error) || isErrno(error, 'EOPNOTSUPP') || isErrno(error, 'EACCES') || isErrno(error, 'EINVAL')) {
-      return undefined;
-    }
+    if (isUnreadable(error)) return undefined;
     throw cgroupError('read', file, undefined, error);
   }
 }
+
+/** Gone, or nothing that this kernel or this user lets be read. */
+export const isUnreadable = (error: unknown): boolean =>
+  isGone(error) || ['EOPNOTSUPP', 'EACCES', 'EINVAL'].some((code) => isErrno(error, code));
 
 export const isGone = (error: unknown): boolean => isErrno(error, 'ENOENT') || isErrno(error, 'ENODEV');
 

@@ -1,4 +1,4 @@
-import { tryReadCgroupFile } from './files.js';
+import type { KeptFiles } from './kept-files.js';
 import { parseBig, parseBlkio, parseCount, parseFlat, parseIoStat, parseLimit, parsePsi } from './parse.js';
 import type {
   CgroupLayout,
@@ -9,6 +9,7 @@ import type {
   MemoryStats,
   PidsStats,
   PsiStats,
+  StatsOptions,
 } from './types.js';
 
 /** The cgroup's files. Undefined: the file, its controller or the cgroup is not there, or only detail needs it. */
@@ -18,30 +19,42 @@ interface Read {
 }
 
 export interface StatsReader {
-  stats(path: string, detail: boolean): CgroupStats;
+  /** Undefined when the cgroup does not exist. */
+  stats(path: string, options: StatsOptions): CgroupStats | undefined;
   oomKills(path: string): number;
 }
 
-/** `hugepageSizes` as the kernel writes them in file names, empty without the controller. */
-export function statsReader(layout: CgroupLayout, hugepageSizes: readonly string[], now: () => bigint): StatsReader {
+/** What a reader needs to know of the host. */
+export interface StatsHost {
+  readonly layout: CgroupLayout;
+  /** As the kernel writes them in file names, empty without the controller. */
+  readonly hugepageSizes: readonly string[];
+  /** Nanoseconds since the epoch. */
+  readonly now: () => bigint;
+  readonly exists: (path: string) => boolean;
+}
+
+export function statsReader({ layout, hugepageSizes, now, exists }: StatsHost, files: KeptFiles): StatsReader {
   const v2 = layout.version === 'v2';
   const rootOf = (controller: string): string | undefined =>
     v2 || controller === 'v2' ? layout.v2Root : layout.v1Roots.get(controller);
   const reader = (path: string, detail: boolean): Read => {
     const read = (controller: string, file: string): string | undefined => {
       const root = rootOf(controller);
-      return root === undefined ? undefined : tryReadCgroupFile(`${root}${path}/${file}`);
+      return root === undefined ? undefined : files.read(root, path, file);
     };
     return Object.assign(read, { detail: detail ? read : () => undefined });
   };
   return {
-    stats(path, detail) {
-      const timestamp = now();
+    stats(path, { detail = false, timestamp = now() }) {
       const read = reader(path, detail);
+      const tasks = pids(read);
+      if (tasks === undefined && !exists(path)) return void files.drop(path);
       const parts = v2
         ? { cpu: cpuV2(read), memory: memoryV2(read), io: ioV2(read) }
         : { cpu: cpuV1(read), memory: memoryV1(read), io: ioV1(read) };
-      return { timestamp, ...parts, pids: pids(read), hugetlb: detail ? hugetlb(read, hugepageSizes, v2) : [] };
+      const hugepages = detail ? hugetlb(read, hugepageSizes, v2) : [];
+      return { timestamp, ...parts, pids: tasks ?? { current: 0, limit: undefined }, hugetlb: hugepages };
     },
     oomKills(path) {
       const [controller, file] = v2 ? ['v2', 'memory.events'] : ['memory', 'memory.oom_control'];
@@ -157,10 +170,13 @@ function memoryV2(read: Read): MemoryStats {
   });
 }
 
-const pids = (read: Read): PidsStats => ({
-  current: parseCount(read('pids', 'pids.current')),
-  limit: parseLimit(read.detail('pids', 'pids.max')),
-});
+/** Undefined without the controller, or the cgroup. */
+function pids(read: Read): PidsStats | undefined {
+  const current = read('pids', 'pids.current');
+  return current === undefined
+    ? undefined
+    : { current: parseCount(current), limit: parseLimit(read.detail('pids', 'pids.max')) };
+}
 
 function ioV1(read: Read): IoStats {
   const bytes = read.detail('blkio', 'blkio.throttle.io_service_bytes_recursive') ?? '';

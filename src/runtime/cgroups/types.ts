@@ -59,10 +59,20 @@ export interface Cgroups {
   exists(path: string): boolean;
   /** Names of the cgroups directly below, of all hierarchies together. */
   children(path: string): string[];
-  /** Undefined when the cgroup does not exist. `detail` costs about as much again; see CgroupStats. */
-  stats(path: string, options?: { readonly detail?: boolean }): CgroupStats | undefined;
+  /**
+   * Undefined when the cgroup does not exist. The files stay open until the cgroup is removed through here, or nobody
+   * has asked for some minutes.
+   */
+  stats(path: string, options?: StatsOptions): CgroupStats | undefined;
   /** Processes the kernel's OOM killer took in this cgroup or below since it was made; 0 when it does not exist. */
   oomKills(path: string): number;
+}
+
+export interface StatsOptions {
+  /** Everything; costs about three times as much. See CgroupStats. */
+  readonly detail?: boolean;
+  /** Nanoseconds since the epoch that the answer is to bear; default now. For what is read together. */
+  readonly timestamp?: bigint;
 }
 
 /** Resources of one cgroup. `deviceRules` absent: devices are left as they are (v1: the parent's, v2: all). */

@@ -5,20 +5,17 @@ import type { UsageSampler } from '../stats.js';
 
 export type StatsDeps = Pick<Parts, 'registry' | 'cgroups' | 'snapshots' | 'host'>;
 
-/** Usage of one container: its cgroup while it runs, and its writable layer. */
+/** Usage of one container, read at `timestamp`: its cgroup while it runs, and its writable layer. */
 export async function containerStats(
   container: ContainerView,
   sampler: UsageSampler,
   deps: StatsDeps,
+  timestamp = deps.host.now(),
 ): Promise<ContainerStatsView> {
   const { cgroupPath, rootfs } = deps.registry.container(container.id).record;
-  const usage = container.state === 'running' ? sampler.read(container.id, cgroupPath) : undefined;
+  const usage = container.state === 'running' ? sampler.read(container.id, cgroupPath, timestamp) : undefined;
   const writableLayer = rootfs === '' ? await writableLayerUsage(container.id, deps) : undefined;
-  return {
-    ...(usage ?? { timestamp: deps.host.now() }),
-    container,
-    ...(writableLayer === undefined ? {} : { writableLayer }),
-  };
+  return { ...(usage ?? { timestamp }), container, ...(writableLayer === undefined ? {} : { writableLayer }) };
 }
 
 export async function writableLayerUsage(id: string, deps: StatsDeps): Promise<FilesystemUsage | undefined> {
