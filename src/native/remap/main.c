@@ -8,8 +8,8 @@
  *
  * metacopy writes metadata only: the result is mounted on top of the same layers with metacopy=on, and overlayfs takes
  * file data from below. copy writes data too, and the result stands alone. check makes nothing: it only looks whether
- * the maps hold every id. -u reads user.overlay.* in the place of trusted.overlay.* and does not go with metacopy, since
- * overlayfs (userxattr) has none then.
+ * the maps hold every id. -u reads user.overlay.* in the place of trusted.overlay.* and does not go with metacopy,
+ * since overlayfs (userxattr) has none then.
  *
  * Maps, one line a range, then the end: "u CONTAINER HOST SIZE" for users, "g CONTAINER HOST SIZE" for groups. The
  * report: "p ENTRIES BYTES" (directory entries read, bytes of file data copied) several times a second, and at last
