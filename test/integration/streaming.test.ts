@@ -143,6 +143,16 @@ describe('streaming on the kernel', function () {
       assert.equal((JSON.parse(error) as { status: string }).status, 'Success');
     });
 
+    it('passes on sizes while the program reads no input', async () => {
+      const script = 'trap "stty size; exit" WINCH; stty -echo -icanon; echo ready; while :; do sleep 0.05; done';
+      const streams = await open(shell(script, { stdin: true, stderr: false, terminal: true }));
+      await until(() => streams.stdout.text().includes('ready'), 'the program');
+      streams.stdin?.send(Buffer.alloc(900 << 10, 'x'));
+      streams.resize?.send(JSON.stringify({ Width: 71, Height: 33 }));
+      const { stdout } = await finish(streams);
+      assert.match(stdout, /33 71/);
+    });
+
     it('tells why a command cannot start', async () => {
       const { error } = await finish(await open(execRequest(['/no/such/program'])));
       const status = JSON.parse(error) as { reason: string; message: string };

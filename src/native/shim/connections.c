@@ -19,15 +19,16 @@ struct connection *connection_find(uint64_t serial)
 
 static void connection_watch(struct connection *connection)
 {
-    uint32_t events = connection->input_stalled ? EPOLLRDHUP : EPOLLIN;
-    if (connection->out_length > 0)
+    uint32_t events = connection->held ? EPOLLRDHUP : EPOLLIN;
+    /* A held frame that may go on is handled by the loop: whoever freed its way may be in the middle of something. */
+    if (connection->out_length > 0 || (connection->held && !connection->input_waits))
         events |= EPOLLOUT;
     source_events(&connection->source, events);
 }
 
-void connection_stall(struct connection *connection, bool stalled)
+void connection_input_waits(struct connection *connection, bool waits)
 {
-    connection->input_stalled = stalled;
+    connection->input_waits = waits;
     connection_watch(connection);
 }
 
@@ -171,18 +172,38 @@ static int connection_fill(struct connection *connection)
     return connection->have == FRAME_HEADER + connection->body_length ? 1 : 0;
 }
 
+static uint16_t frame_type(const struct connection *connection)
+{
+    return (uint16_t)(header_u32(connection, 4) & 0xffff);
+}
+
+static void connection_handle(struct connection *connection)
+{
+    uint64_t serial = connection->serial;
+    connection->have = 0;
+    struct reader reader = {connection->body, connection->body + connection->body_length, false};
+    request_handle(connection, frame_type(connection), header_u32(connection, 8), &reader);
+    if (connection_find(serial) == connection)
+        drop_body(connection);
+}
+
 static void connection_ready(struct source *source, uint32_t events)
 {
     struct connection *connection = container_of(source, struct connection, source);
-    if ((events & EPOLLOUT) && !connection_flush(connection))
+    if ((events & EPOLLOUT) && connection->out_length > 0 && !connection_flush(connection))
         return;
-    if (!(events & (EPOLLIN | EPOLLHUP | EPOLLERR)))
-        return;
-    if (connection->input_stalled) {
-        if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+    if (connection->held) {
+        if (events & (EPOLLHUP | EPOLLERR)) {
             connection_close(connection);
+        } else if (!connection->input_waits) {
+            connection->held = false;
+            connection_watch(connection);
+            connection_handle(connection);
+        }
         return;
     }
+    if (!(events & (EPOLLIN | EPOLLHUP | EPOLLERR)))
+        return;
     int filled = connection_fill(connection);
     if (filled < 0) {
         connection_close(connection);
@@ -190,12 +211,13 @@ static void connection_ready(struct source *source, uint32_t events)
     }
     if (filled == 0)
         return;
-    uint64_t serial = connection->serial;
-    connection->have = 0;
-    struct reader reader = {connection->body, connection->body + connection->body_length, false};
-    request_handle(connection, (uint16_t)(header_u32(connection, 4) & 0xffff), header_u32(connection, 8), &reader);
-    if (connection_find(serial) == connection)
-        drop_body(connection);
+    uint16_t type = frame_type(connection);
+    if (connection->input_waits && (type == FRAME_INPUT || type == FRAME_CLOSE_INPUT)) {
+        connection->held = true;
+        connection_watch(connection);
+        return;
+    }
+    connection_handle(connection);
 }
 
 void connection_accept(struct source *listener, uint32_t events)

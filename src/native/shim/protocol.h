@@ -100,7 +100,8 @@ struct connection {
     size_t out_offset, out_length, out_capacity;
     struct container *attached;
     uint32_t attach_request;
-    bool input_stalled;
+    bool input_waits; /* for its program to read */
+    bool held;        /* the whole frame that was read is more input, and waits too */
 };
 
 void connection_accept(struct source *listener, uint32_t events);
@@ -109,8 +110,8 @@ void connection_close(struct connection *connection);
 /* Sends now what fits and keeps the rest. False when it had to be closed. */
 bool connection_send(struct connection *connection, const uint8_t *data, size_t length);
 size_t connection_backlog(const struct connection *connection);
-/* Stops reading requests while an input frame waits for its program. */
-void connection_stall(struct connection *connection, bool stalled);
+/* While an input frame waits for its program no further one is taken, nor the end of input: other requests are. */
+void connection_input_waits(struct connection *connection, bool waits);
 /* Hands the frame's memory to the caller of the handler. */
 uint8_t *connection_take_body(struct connection *connection, size_t *size);
 

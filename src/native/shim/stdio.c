@@ -71,7 +71,7 @@ static void input_done(struct input *input, bool delivered)
     struct connection *sender = connection_find(input->sender);
     if (sender == NULL)
         return;
-    connection_stall(sender, false);
+    connection_input_waits(sender, false);
     if (delivered)
         answer_ok(input->sender, input->request, FRAME_INPUT);
     else
@@ -134,7 +134,7 @@ bool input_give(struct input *input, uint8_t *frame, size_t frame_size, size_t o
     input->length = length;
     input->sender = sender->serial;
     input->request = request;
-    connection_stall(sender, true);
+    connection_input_waits(sender, true);
     input_write(input);
     return true;
 }

@@ -160,6 +160,31 @@ export function dialsSuite(current: () => Bench): void {
       streams.close();
     });
 
+    it('changes the size while input waits for the program', async () => {
+      const streams = await open('trap "stty size; exit" WINCH; stty -icanon; echo on; while :; do sleep 0.05; done', {
+        stdin: true,
+        terminal: true,
+      });
+      const seen = collect(streams);
+      await until(() => seen.join('').includes('on'), 'the program');
+      void streams.write(Buffer.alloc(200_000, 'x')).catch(() => undefined);
+      await streams.resize(45, 112);
+      await streams.exited;
+      assert.match(seen.join(''), /45 112/);
+      streams.close();
+    });
+
+    it('keeps input in its order, and its end behind it', async () => {
+      const streams = await open('sleep 0.1; wc -c', { stdin: true });
+      const seen = collect(streams);
+      const writes = [1, 2, 3].map(() => streams.write(Buffer.alloc(60_000)));
+      streams.end();
+      await Promise.all(writes);
+      assert.equal(await streams.exited, 0);
+      assert.match(seen.join(''), /180000/);
+      streams.close();
+    });
+
     it('waits while nobody reads, and loses nothing', async () => {
       const streams = await open('head -c 20000000 /dev/zero');
       let bytes = 0;
