@@ -231,6 +231,13 @@ describe('checkpoints', function () {
       await assertRuns(pods, id);
     });
 
+    it('is not restored, and that is said', async () => {
+      const image = { ...containerConfig('').image, image: '/var/lib/kubelet/checkpoints/x.tar' };
+      const input = { sandboxId: await pods.run(), config: { ...containerConfig(''), image } };
+      const wanted = refusal('unimplemented', /checkpoints cannot be restored here/);
+      await assert.rejects(pods.host.runtime.containers.create(input, call()), wanted);
+    });
+
     it('is refused for what does not run', async () => {
       const { id } = await pods.toEnd(await pods.run(), containerConfig('true'));
       await assert.rejects(checkpoint(id), refusal('wrong-state', /is not running/));

@@ -164,6 +164,9 @@ const noImage: ImageRunConfig = {
 function findImage(input: CreateContainerInput, deps: CreateContainerDeps): Image | undefined {
   if (input.rootfs !== undefined) return undefined;
   const reference = input.config.image.image;
+  // CRI-O takes an archive of CheckpointContainer here.
+  if (reference.startsWith('/'))
+    throw new RuntimeError('unimplemented', `config.image.image: "${reference}": checkpoints cannot be restored here`);
   const image = deps.images.resolve(reference);
   if (image === undefined)
     throw new RuntimeError('not-found', `config.image.image: image "${reference}" is not on this node`);
