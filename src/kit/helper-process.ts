@@ -18,6 +18,9 @@ export interface HelperExit {
   readonly stderr: string;
 }
 
+/** Characters kept of a reason: it may name a path of 4096 bytes, each written as \xNN. */
+const maxReason = 20_000;
+
 /** Starts a program with directories as its descriptors 3, 4, …; the seam for another way of starting processes. */
 export type SpawnHelper = (program: string, args: readonly string[], dirs: readonly string[]) => HelperProcess;
 
@@ -28,7 +31,7 @@ export const spawnHelper: SpawnHelper = (program, args, dirs) => {
     const child = spawn(program, args, { stdio: ['pipe', 'pipe', 'pipe', ...fds], env: {}, cwd: '/' });
     const { stdin, stdout, stderr } = child as { stdin: Writable; stdout: Readable; stderr: Readable };
     let said = '';
-    stderr.setEncoding('utf8').on('data', (text: string) => (said = (said + text).slice(0, 4096)));
+    stderr.setEncoding('utf8').on('data', (text: string) => (said = (said + text).slice(0, maxReason)));
     const exit = new Promise<HelperExit>((resolve, reject) => {
       child.on('error', (error) => reject(new RuntimeError('internal', `start ${program}: ${error.message}`)));
       child.on('close', (code) => resolve({ code, stderr: said.trim() }));

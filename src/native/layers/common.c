@@ -1,6 +1,7 @@
 #include "common.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/limits.h>
 #include <linux/openat2.h>
 #include <pthread.h>
 #include <stdarg.h>
@@ -14,13 +15,16 @@
 
 bool user_xattrs;
 
+/* A path and what is said of it. */
+enum { TEXT_MAX = PATH_MAX + 512 };
+
 /* Of the threads that fail, the first says why and ends them all. */
 static pthread_mutex_t last_word = PTHREAD_MUTEX_INITIALIZER;
 
 /* Names in archives may hold anything: what is not printable must not reach a log or a terminal. */
 static void say(const char *text)
 {
-    char safe[2048];
+    char safe[4 * TEXT_MAX + 1];
     size_t used = 0;
     for (; *text && used + 5 < sizeof safe; text++) {
         unsigned char c = (unsigned char)*text;
@@ -36,7 +40,7 @@ static void say(const char *text)
 
 void bad_image(const char *format, ...)
 {
-    char text[1024];
+    char text[TEXT_MAX];
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
@@ -47,7 +51,7 @@ void bad_image(const char *format, ...)
 
 void host_error(const char *what, const char *path)
 {
-    char text[1024];
+    char text[TEXT_MAX];
     snprintf(text, sizeof text, "%s %s: %s", what, *path ? path : "/", strerror(errno));
     say(text);
     _exit(EXIT_HOST);
