@@ -195,6 +195,11 @@ describe('CRI services', () => {
       assert.equal(seen('containers.reopenLog'), 'c');
     });
 
+    it('checkpoints to where it is told', async () => {
+      await served.client.runtime.checkpointContainer({ containerId: 'c', location: '/to/c.tar', timeout: 7n });
+      assert.deepEqual(seen('containers.checkpoint'), { id: 'c', location: '/to/c.tar', timeoutSeconds: 7 });
+    });
+
     it('carries the output of a command, 16 MiB of it too', async () => {
       const size = 16 << 20;
       const answer = await served.client.runtime.execSync({
@@ -331,6 +336,7 @@ describe('CRI services', () => {
         [() => runtime.removeContainer(), /^container_id: /],
         [() => runtime.execSync({ containerId: 'c' }), /^cmd: must not be empty/],
         [() => runtime.execSync({ containerId: 'c', cmd: ['x'], timeout: -1n }), /^timeout: /],
+        [() => runtime.checkpointContainer({ containerId: 'c', timeout: -1n }), /^timeout: /],
         [
           () => runtime.updateContainerResources({ containerId: 'c', linux: { cpusetCpus: 'x' } }),
           /^linux.cpuset_cpus: /,
