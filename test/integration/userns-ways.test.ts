@@ -437,7 +437,7 @@ async function entriesUnderWay({ runtime }: OpenHost): Promise<number> {
 async function workLeft({ config }: TestHost): Promise<readonly string[]> {
   const root = join(config.root, 'snapshots');
   const left = (): string[] => [...readdirSync(join(root, 'tmp')), ...remapsAtWork(root)];
-  for (let i = 0; i < 200 && left().length > 0; i++) await sleep(50);
+  for (let i = 0; i < 1200 && left().length > 0; i++) await sleep(50);
   return left();
 }
 
