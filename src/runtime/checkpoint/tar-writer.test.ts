@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
-import { extract, type Headers } from 'tar-stream';
+import { extract, type Header } from 'tar-stream';
 import { isKind } from '../../kit/errors.js';
 import { TarWriter } from './tar-writer.js';
 
@@ -24,7 +24,7 @@ describe('tar writer', () => {
     assert.equal(tar.length, readFileSync(path).length);
     return readFileSync(path);
   };
-  const read = async (archive: Buffer): Promise<{ header: Headers; content: Buffer }[]> => {
+  const read = async (archive: Buffer): Promise<{ header: Header; content: Buffer }[]> => {
     const found = [];
     const tar = Readable.from([archive]).pipe(extract());
     for await (const entry of tar) found.push({ header: entry.header, content: await buffer(entry) });
