@@ -260,6 +260,26 @@ describe('checkpoints', function () {
     });
   });
 
+  describe('over a layer of owners', () => {
+    const pods = usePods({ flags: { 'checkpoint-criu': fake.path, 'userns-snapshots': 'metacopy' } });
+    it('archives the data of a file whose owner alone was changed', async function () {
+      if (!pods.host.parts.userNamespaces.supported) skip(this, 'no user namespaces here');
+      fake.behave('works');
+      const pod = await pods.run({ namespaces: usernsNamespaces() });
+      const config = containerConfig(`chown 5:6 /etc/passwd; ${counting}`, {
+        security: { namespaces: usernsNamespaces() },
+      });
+      const id = await pods.start(pod, config);
+      await assertRuns(pods, id);
+      const location = join(dir, 'owners.tar');
+      await pods.host.runtime.containers.checkpoint(id, { location, timeoutSeconds: 30 }, call());
+      const diff = join(dir, 'owners-diff.tar');
+      writeFileSync(diff, content(location, 'rootfs-diff.tar'));
+      assert.match(tar('tvf', diff, '--numeric-owner').toString(), / 5\/6 .* etc\/passwd$/m);
+      assert.equal(content(diff, 'etc/passwd').toString(), (await pods.exec(id, '/bin/cat', '/etc/passwd')).stdout);
+    });
+  });
+
   describe('without a CRIU that works', () => {
     const [old, unable] = [makeFakeCriu(join(dir, 'old')), makeFakeCriu(join(dir, 'unable'))];
     old.behave('is old');
