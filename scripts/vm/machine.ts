@@ -33,7 +33,7 @@ function commandLine({ kernel, base, app }: Machine): string[] {
     ...['-display', 'none', '-monitor', 'none', '-serial', 'stdio', '-nic', 'none', '-no-reboot'],
     ...['-kernel', kernel.image, '-initrd', base.initramfs],
     // panic=-1 reboots at once, which -no-reboot turns into the end.
-    ...['-append', 'console=ttyS0 quiet panic=-1 psi=1 random.trust_cpu=on mitigations=off apparmor=0'],
+    ...['-append', 'console=ttyS0 quiet panic=-1 psi=1 random.trust_cpu=on mitigations=off'],
     ...drive(base.disk, 'snapshot=on'),
     ...drive(app, 'snapshot=on'),
   ];

@@ -301,7 +301,7 @@ static int run(char **argument)
             continue;
         char *given[] = {none, none, none, none};
         int count = 0;
-        while (count < attempts[i].arguments && argument[count + 1])
+        while (count < attempts[i].arguments && argument[count + 1] && strcmp(argument[count + 1], "+") != 0)
             given[count] = argument[count + 1], count++;
         if (fork() == 0) { /* what one changes, the next does not see: mounts and files stay */
             int result = attempts[i].make(given);
