@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isErrno } from '../kit/errors.js';
@@ -24,7 +25,7 @@ export async function findStrangers(deps: OrphanDeps): Promise<Stranger[]> {
   const containers = new Set([...registry.containers()].map(({ record }) => record.id));
   const reason = 'no record names it';
   const strangers: Stranger[] = [];
-  for (const id of await strayShims(paths.pods, pods)) strangers.push({ kind: 'shim', target: id, reason });
+  for (const id of await strayShims(paths.pods, registry)) strangers.push({ kind: 'shim', target: id, reason });
   for (const name of await entries(paths.pods)) {
     if (!pods.has(name)) strangers.push({ kind: 'directory', target: join(paths.pods, name), reason });
   }
@@ -63,16 +64,27 @@ export async function cleanOrphans(deps: OrphanDeps): Promise<Orphan[]> {
 }
 
 /** Ids of pods whose shim runs although no record names them, by the shims' own command lines. */
-async function strayShims(podsDir: string, known: ReadonlySet<string>): Promise<string[]> {
+async function strayShims(podsDir: string, registry: OrphanDeps['registry']): Promise<string[]> {
+  const connected = new Set([...registry.sandboxes()].map(({ shim }) => shim?.pid));
   const found = new Set<string>();
-  for (const pid of (await entries('/proc')).filter((name) => /^[0-9]+$/.test(name))) {
-    const words = (await readFile(join('/proc', pid, 'cmdline'), 'utf8').catch(() => '')).split('\0');
+  for (const name of await entries('/proc')) {
+    if (!/^[0-9]+$/.test(name) || connected.has(Number(name)) || !isShim(name)) continue;
+    const words = (await readFile(join('/proc', name, 'cmdline'), 'utf8').catch(() => '')).split('\0');
     const dir = words[words.indexOf('--dir') + 1] ?? '';
     if (!(words[0] ?? '').endsWith('berth-shim') || !dir.startsWith(`${podsDir}/`)) continue;
     const id = dir.slice(podsDir.length + 1);
-    if (!known.has(id)) found.add(id);
+    if (registry.findSandbox(id) === undefined) found.add(id);
   }
   return [...found];
+}
+
+/** By the name the kernel has for it, which never waits: a command line is the process's own memory. */
+function isShim(pid: string): boolean {
+  try {
+    return readFileSync(`/proc/${pid}/comm`, 'utf8') === 'berth-shim\n';
+  } catch {
+    return false;
+  }
 }
 
 async function strayMounts(podsDir: string): Promise<Orphan[]> {

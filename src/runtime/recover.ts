@@ -95,12 +95,11 @@ async function recoverContainer(
       exit: { code, finishedAt: deps.host.now(), reason: 'Unknown', message },
     });
   }
-  registry.updateContainer(record.id, {
-    stage: 'started',
-    pid: seen.pid,
-    startTime: seen.startTime,
-    startedAt: seen.startedAt,
-  });
+  const { pid, startTime, startedAt } = seen;
+  // Written only when the agent died before it was: a restart among hundreds of pods changes nothing.
+  if (record.stage !== 'started' || record.pid !== pid || record.startTime !== startTime) {
+    registry.updateContainer(record.id, { stage: 'started', pid, startTime, startedAt });
+  }
   if (seen.exit !== undefined) deps.recordExit(seen.exit);
 }
 

@@ -26,4 +26,14 @@ describe('network records', () => {
     assert.deepEqual(readdirSync(directory), ['y.json.unreadable']);
     assert.deepEqual(records.ids(), []);
   });
+
+  it('takes away what a crash left half written', () => {
+    writeFileSync(join(directory, 'x.json.new'), '');
+    openRecords(
+      directory,
+      (value) => value,
+      () => assert.fail(),
+    );
+    assert.deepEqual(readdirSync(directory), []);
+  });
 });

@@ -11,6 +11,8 @@ export interface RecordDirectory<T> {
 }
 
 const suffix = '.json';
+/** Written beside the record and then put in its place; one that lies there was interrupted. */
+const newSuffix = `${suffix}.new`;
 
 /**
  * A record that cannot be read is set aside as `ID.json.unreadable` and reported once; it never stops the caller. Not
@@ -22,12 +24,14 @@ export function openRecords<T>(
   report: (message: string) => void,
 ): RecordDirectory<T> {
   mkdirSync(directory, { recursive: true, mode: 0o700 });
+  for (const name of readdirSync(directory)) if (name.endsWith(newSuffix)) rmSync(join(directory, name));
   const pathOf = (id: string): string => join(directory, `${id}${suffix}`);
   return {
     put(id, record) {
       const path = pathOf(id);
-      writeFileSync(`${path}.new`, JSON.stringify(record), { mode: 0o600 });
-      renameSync(`${path}.new`, path);
+      const written = join(directory, `${id}${newSuffix}`);
+      writeFileSync(written, JSON.stringify(record), { mode: 0o600 });
+      renameSync(written, path);
     },
     get(id) {
       const path = pathOf(id);
