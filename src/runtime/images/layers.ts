@@ -1,6 +1,6 @@
 import { setMaxListeners } from 'node:events';
-import { chmod, chown, open, stat, utimes } from 'node:fs/promises';
-import { isKind, RuntimeError } from '../../kit/errors.js';
+import { chmod, chown, open, stat, utimes, type FileHandle } from 'node:fs/promises';
+import { isErrno, isKind, RuntimeError } from '../../kit/errors.js';
 import { SharedWork } from '../../kit/shared-work.js';
 import type { Layer, LayerStage, Snapshotter } from '../snapshots/snapshotter.js';
 import type { ContentStore } from './content.js';
@@ -213,7 +213,10 @@ async function unpackGrowing(
   }).then(() => growth.set({ path: deps.content.pathOf(digest), available: total }));
   supplied.catch((error: unknown) => controller.abort(error));
   const unpacked = (async (): Promise<Unpacked> => {
-    const file = await open((await growth.first(both)).path, 'r');
+    const file = await openGrowing((await growth.first(both)).path, async () => {
+      await supplied;
+      return deps.content.pathOf(digest);
+    });
     try {
       return await deps.unpacker.unpack(
         {
@@ -235,6 +238,16 @@ async function unpackGrowing(
   if (supply_.status === 'rejected') throw supply_.reason;
   if (unpack.status === 'rejected') throw unpack.reason;
   return unpack.value;
+}
+
+/** A small blob may be whole, and have its own name, before the file that grew is open. */
+async function openGrowing(path: string, whole: () => Promise<string>): Promise<FileHandle> {
+  try {
+    return await open(path, 'r');
+  } catch (error) {
+    if (!isErrno(error, 'ENOENT')) throw error;
+    return await open(await whole(), 'r');
+  }
 }
 
 interface GrowthState {
