@@ -31,7 +31,7 @@ describe('the layers of an image', () => {
       },
     } as unknown as LayersDeps;
     try {
-      const image = { layers: [{ mediaType: '', digest, size: 5 }], diffIds: [diffId] };
+      const image = { layers: [{ mediaType: '', digest, size: 5, annotations: {} }], diffIds: [diffId] };
       const session = {} as unknown as RegistrySession;
       await createLayers(deps).ensure(image, session, new AbortController().signal, () => undefined);
       assert.equal(unpacked, statSync(blob).ino);
