@@ -14,7 +14,15 @@ describe('mount table', () => {
   const table = parseMountTable(text);
 
   it('reads points, file systems and propagation', () => {
-    assert.deepEqual(table[0], { id: 22, point: '/', device: '8:1', root: '/', fstype: 'ext4', shared: true, slave: false });
+    assert.deepEqual(table[0], {
+      id: 22,
+      point: '/',
+      device: '8:1',
+      root: '/',
+      fstype: 'ext4',
+      shared: true,
+      slave: false,
+    });
     assert.equal(table[2]?.shared && table[2].slave, true);
     assert.equal(table[3]?.shared, false);
     assert.deepEqual(table[4]?.point, '/srv/with space');
