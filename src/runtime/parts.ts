@@ -77,6 +77,8 @@ export interface Shims {
   connect(sandboxId: string, dir: string): Promise<Shim | undefined>;
   /** Kills whatever shim serves in `dir`, with its pause process; gone is fine. */
   kill(sandboxId: string, dir: string): Promise<void>;
+  /** Ends shims that wait for pods; the next pod brings new ones. */
+  drain(): void;
 }
 
 export interface ImageParts {

@@ -260,6 +260,8 @@ async function teardown({ parts, teardownNetwork }: RuntimeOptions): Promise<voi
   const pods = [...parts.registry.sandboxes()].length;
   if (pods > 0) throw new RuntimeError('wrong-state', `${pods} pods are there; remove them first`);
   await teardownNetwork();
+  // A shim that started between the next two lines would hold its cgroup.
+  parts.shims.drain();
   await parts.cgroups.kill(parts.settings.cgroupParent);
   await parts.cgroups.remove(parts.settings.cgroupParent);
 }

@@ -27,10 +27,15 @@ export class ShimReserve {
     return this.#waiting.pop() ?? this.#spawn();
   }
 
-  close(): void {
-    this.#closed = true;
+  /** Ends the ones that wait; the next pod brings new ones. */
+  drain(): void {
     clearTimeout(this.#timer);
     for (const shim of this.#waiting.splice(0)) shim.discard();
+  }
+
+  close(): void {
+    this.#closed = true;
+    this.drain();
   }
 
   #refillSoon(delayMs = refillDelayMs): void {

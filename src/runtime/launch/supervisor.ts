@@ -37,6 +37,8 @@ export interface Supervisor {
   connect(sandboxId: string, dir: string): Promise<Shim | undefined>;
   /** Ends whatever shim serves in `dir`, with everything it holds; gone is fine. */
   kill(sandboxId: string, dir: string): Promise<void>;
+  /** Ends shims that wait for pods; the next pod brings new ones. */
+  drain(): void;
   close(): void;
 }
 
@@ -103,6 +105,7 @@ export function openSupervisor(options: SupervisorOptions): Supervisor {
         await killListener(socketPath(dir), dir, native);
       }
     },
+    drain: () => reserve.drain(),
     close: () => {
       reserve.close();
       program?.[Symbol.dispose]();
