@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
 import { existsSync, lstatSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { sleep } from '../../src/kit/deadline.js';
 import { isKind } from '../../src/kit/errors.js';
+import { openNative } from '../../src/native/native.js';
 import type { ContainerConfig, NamespaceOptions } from '../../src/runtime/model.js';
 import type { Layer, Snapshot } from '../../src/runtime/snapshots/snapshotter.js';
 import { accessList, CAP_NET_RAW, fileCapability } from '../support/file-attributes.js';
@@ -21,6 +21,7 @@ import {
 } from '../support/runtime.js';
 import type { TarEntry } from '../support/tar-builder.js';
 import { buildTestImage } from '../support/test-image.js';
+import { treeFacts } from '../support/tree-facts.js';
 import { factsProgram, namespaces, userns } from '../support/userns.js';
 
 const images = {
@@ -417,8 +418,7 @@ function layersOf({ parts }: OpenHost, name: string): readonly Layer[] {
 }
 
 /** Everything stat(2) says of a layer's files. */
-const listing = ({ dir }: Layer): string =>
-  execFileSync('find', [dir, '-printf', '%P %U:%G %m %s %b %n %T@ %y %l\n'], { encoding: 'utf8' });
+const listing = ({ dir }: Layer): ReturnType<typeof treeFacts> => treeFacts(openNative().files, dir);
 
 const lstatOf = (path: string) => lstatSync(path, { throwIfNoEntry: false });
 

@@ -16,6 +16,7 @@ import type { ContainerConfig } from '../../src/runtime/model.js';
 import { namespaceOf, usePods, type PodChanges } from '../support/pods.js';
 import { call, containerConfig, logText } from '../support/runtime.js';
 import { line, namespaces, userns, volume } from '../support/userns.js';
+import { mountsIn } from '../support/volumes.js';
 
 describe('pods in user namespaces', function () {
   this.timeout(60_000);
@@ -325,7 +326,8 @@ describe('pods in user namespaces', function () {
       execFileSync('mount', ['--bind', dir, dir]);
       try {
         execFileSync('mount', ['--make-rshared', dir]);
-        execFileSync('mount', ['-t', 'tmpfs', 'none', join(dir, 'below')]);
+        // A tmpfs could not be idmapped before Linux 6.3.
+        execFileSync('mount', ['--bind', directory('tree-below'), join(dir, 'below')]);
         const pod = await run();
         const mounts = [
           volume(dir, '/ro', { ...maps, readonly: true, recursiveReadOnly: true }),
@@ -340,7 +342,7 @@ describe('pods in user namespaces', function () {
         assert.equal(await output(pod, config), 'Read-only\nRead-only\nRead-only\n');
         assert.equal(statSync(join(dir, 'ok')).uid, 0);
       } finally {
-        execFileSync('umount', ['-R', dir]);
+        for (const path of mountsIn(pods.testHost.dir)) execFileSync('umount', ['-l', path]);
       }
     });
 
