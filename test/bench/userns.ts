@@ -6,7 +6,7 @@
  *
  *     node --import tsx test/bench/userns.ts [--rounds 20] [--files 100,10000,100000] [--no-peer] [--json FILE]
  */
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
 import { chmodSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -200,12 +200,14 @@ async function containerd(dir: string): Promise<Contestant> {
 
 /** Remaps are snapshots named for the ids; its garbage collector takes those of earlier mappings at any moment. */
 function remapUsage(socket: string, firstHostId: number): DiskUsage {
-  const command = ['-a', socket, '-n', 'k8s.io', 'snapshots', 'usage', '-b'];
-  const lines = execFileSync('ctr', command, { encoding: 'utf8' }).split('\n');
-  const [, bytes = 0, inodes = 0] =
-    lines
-      .map((line) => line.trim().split(/\s+/))
-      .find(([key = '']) => key.endsWith(`-${firstHostId}-${firstHostId}`)) ?? [];
+  const snapshots = (...command: string[]): string[][] => {
+    const args = ['-a', socket, '-n', 'k8s.io', 'snapshots', ...command];
+    const { stdout } = spawnSync('ctr', args, { encoding: 'utf8' });
+    return stdout.split('\n').map((line) => line.trim().split(/\s+/));
+  };
+  const isRemap = ([key = '']: string[]): boolean => key.endsWith(`-${firstHostId}-${firstHostId}`);
+  const [key] = snapshots('ls').find(isRemap) ?? [];
+  const [, bytes = 0, inodes = 0] = key === undefined ? [] : (snapshots('usage', '-b', key).find(isRemap) ?? []);
   return { bytes: Number(bytes), inodes: Number(inodes) };
 }
 
