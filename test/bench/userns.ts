@@ -30,7 +30,7 @@ const { values: flags } = parseArgs({
   },
   allowNegative: true,
 });
-const warmUp = 2;
+const warmUp = 1;
 
 const ways = ['idmapped', 'metacopy', 'copy'] as const;
 const without = 'no mapping';
@@ -91,28 +91,30 @@ async function main(): Promise<void> {
   }
 }
 
-/** Every round has host ids of its own, which no round before had. */
+/** Every round has host ids of its own, which no round before had; pods with and without them take turns to be first. */
 async function measure(contestant: Contestant, image: string, files: number): Promise<Result> {
   const series = new Series();
   const rounds = contestant.walks && files > 1000 ? 3 : Number(flags.rounds);
-  let added = { bytes: 0, inodes: 0 };
   for (let round = -warmUp; round < rounds; round++) {
     const hostId = freshHostId();
-    const record = (name: string) => (milliseconds: number) => {
-      if (round >= 0) series.add(name, milliseconds);
-    };
-    await contestant.run(image, undefined, record(without));
-    const before = await contestant.used(hostId);
-    await contestant.run(image, hostId, record(first));
-    const after = await contestant.used(hostId);
-    await contestant.run(image, hostId, record(second));
-    // The most that was seen: a garbage collector may have been faster.
-    added = {
-      bytes: Math.max(added.bytes, after.bytes - before.bytes),
-      inodes: Math.max(added.inodes, after.inodes - before.inodes),
-    };
+    const run = (name: string, firstHostId?: number) => () =>
+      contestant.run(image, firstHostId, (milliseconds) => {
+        if (round >= 0) series.add(name, milliseconds);
+      });
+    const pair = [run(without), run(first, hostId)];
+    for (const pod of round % 2 === 0 ? pair : pair.reverse()) await pod();
+    await run(second, hostId)();
   }
-  return { files, name: contestant.name, times: series.summaries(), added };
+  return { files, name: contestant.name, times: series.summaries(), added: await addedBy(contestant, image) };
+}
+
+/** Of a round of its own: walking the disk would make the pod after it slower. */
+async function addedBy(contestant: Contestant, image: string): Promise<DiskUsage> {
+  const hostId = freshHostId();
+  const before = await contestant.used(hostId);
+  await contestant.run(image, hostId, () => undefined);
+  const after = await contestant.used(hostId);
+  return { bytes: after.bytes - before.bytes, inodes: after.inodes - before.inodes };
 }
 
 let mappings = 0;
@@ -238,7 +240,7 @@ function print(files: number, results: readonly Result[]): void {
       figure(without),
       figure(first),
       figure(second),
-      `+${cost.toFixed(1)}`,
+      `${cost > 0 ? '+' : ''}${cost.toFixed(1)}`,
       `${added.bytes}`,
       `${added.inodes}`,
     ];
